@@ -1,0 +1,5 @@
+module luxima/build/alertmanager
+
+go 1.26
+
+require github.com/prometheus/alertmanager v0.31.1
