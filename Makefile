@@ -1,0 +1,59 @@
+# The front door. `make` alone lists the targets.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ENV ?= lab
+NAME ?= default
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
+
+$(BIN)/.installed: requirements.txt
+	@echo "python: installing requirements.txt into $(VENV)/ ($$($(PYTHON) --version))"
+	@$(PYTHON) -m venv $(VENV) || { echo "python: venv is missing; on Debian: apt-get install python3-venv"; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	@touch $@
+
+setup: $(BIN)/.installed ## Python packages into .venv/
+
+demo: setup ## the whole platform on this machine: lab, site.yml, workload, verify
+	@$(BIN)/python -m lab.demo
+
+down: setup ## remove everything the lab made on this machine
+	@$(BIN)/python -m lab down
+
+deploy: setup ## site.yml on ENV, with a verify report even after a failure
+	@status=0; ansible-playbook site.yml -i inventories/$(ENV) || status=$$?; \
+	if [ $$status -ne 0 ]; then ansible-playbook playbooks/verify.yml -i inventories/$(ENV); fi; exit $$status
+
+render: setup ## what would be deployed on ENV, as files below reports/render/ENV
+	@rm -rf reports/render/$(ENV)
+	@ansible-playbook playbooks/render.yml -i inventories/$(ENV) >reports-render.log 2>&1 || { cat reports-render.log; rm -f reports-render.log; exit 1; }
+	@rm -f reports-render.log; echo "reports/render/$(ENV): $$(find reports/render/$(ENV) -type f | wc -l) files"
+
+scenario: setup ## one Molecule scenario alone: NAME=default
+	@$(BIN)/python tests/suite.py scenario-$(NAME)
+
+lint: setup ## ruff, mypy, yamllint, ansible-lint
+	@$(BIN)/python tests/suite.py lint
+
+test: setup ## everything CI runs
+	@$(BIN)/python tests/suite.py
+
+test-all: setup ## CI and the long scenarios
+	@$(BIN)/python tests/suite.py --all
+
+bench: setup ## measure; prints a table and writes reports/bench.json
+	@$(BIN)/python -m bench
+
+collection: setup ## the Galaxy artifact, into dist/
+	@$(BIN)/python tests/build_collection.py dist
+
+lock: setup ## resolve requirements.txt again from pyproject.toml
+	@$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
+	  --fork-strategy requires-python --generate-hashes --no-emit-index-url --no-emit-find-links --no-header -q -o requirements.txt
+
+.PHONY: help setup demo down deploy render scenario lint test test-all bench collection lock

@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# The newest supported end: the newest Python here up to 3.13, and with it the newest ansible-core of the lock file.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+find_python() {
+  local version candidate
+  for version in 3.13 3.12; do
+    for candidate in "python$version" "$HOME"/.pyenv/versions/"$version".*/bin/python3; do
+      if command -v "$candidate" >/dev/null 2>&1 && "$candidate" -c 'import sys' 2>/dev/null; then
+        echo "$candidate"
+        return
+      fi
+    done
+  done
+  echo "Python 3.12 or 3.13 is needed for this step (the other steps run on 3.11)" >&2
+  exit 1
+}
+python=$(find_python)
+venv=.venv/newest
+stamp=$venv/.installed
+if [ ! -e "$stamp" ] || [ requirements.txt -nt "$stamp" ]; then
+  "$python" -m venv "$venv"
+  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+  touch "$stamp"
+fi
+export PATH="$PWD/$venv/bin:$PATH"
+"$venv/bin/ansible" --version | head -1
+"$venv/bin/python" -m pytest collections/ansible_collections/luxima/observability/tests/unit tests/docs -m "not lab and not slow"
+"$venv/bin/python" -m pytest tests/render
