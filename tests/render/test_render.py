@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,7 +36,7 @@ def groups(environment: str) -> dict[str, set[str]]:
 
 
 @pytest.fixture(scope="module", params=ENVIRONMENTS)
-def rendered(request: pytest.FixtureRequest) -> Iterator[tuple[str, Path]]:
+def rendered(request: pytest.FixtureRequest) -> tuple[str, Path]:
     environment = request.param
     target = ROOT / "reports" / "render" / environment
     shutil.rmtree(target, ignore_errors=True)
@@ -49,7 +48,7 @@ def rendered(request: pytest.FixtureRequest) -> Iterator[tuple[str, Path]]:
         check=False,
     )
     assert run.returncode == 0, run.stdout + run.stderr
-    yield environment, target
+    return environment, target
 
 
 def test_every_host_and_component_is_there(rendered: tuple[str, Path]) -> None:
