@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE)
 """The store on the controller: content by SHA-256, and an index from lock entries to content.
 
-    objects/<sha256>                  content, mode 0644, written to a temporary name and renamed
-    index/<name>-<arch>-<key>.json    what a lock entry led to; key = digest of all that decides the content
-    tmp/ locks/ go/                   scratch, one lock file per thing being made, Go's caches when none exist
+objects/<sha256>                  content, mode 0644, written to a temporary name and renamed
+index/<name>-<arch>-<key>.json    what a lock entry led to; key = digest of all that decides the content
+tmp/ locks/ go/                   scratch, one lock file per thing being made, Go's caches when none exist
 """
 
 from __future__ import annotations
@@ -95,7 +95,16 @@ class Store:
         )
 
     def put(
-        self, name: str, arch: str, content: Path, *, format: str, version: str, tested: bool, source: str, **about: Any
+        self,
+        name: str,
+        arch: str,
+        content: Path,
+        *,
+        format: str,
+        version: str,
+        tested: bool,
+        source: str,
+        **about: Any,
     ) -> Artifact:
         """Take the file `content` (it is moved) and let the lock entry of `name` lead to it."""
         sha256 = digest(content)
@@ -128,7 +137,7 @@ class Store:
         """A new folder on the store's file system; the caller removes it."""
         base = self.root / "tmp"
         base.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(dir=base, prefix=f"{os.getpid()}-"))
+        return Path(tempfile.mkdtemp(dir=base, prefix=f"{os.uname().nodename}.{os.getpid()}-"))
 
     @contextlib.contextmanager
     def exclusive(self, name: str, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:

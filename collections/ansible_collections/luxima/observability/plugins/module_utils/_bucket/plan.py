@@ -90,6 +90,7 @@ def plan(wanted: Sequence[Wanted], present: Mapping[str, Present]) -> list[Chang
             verbs.append("create_key")
         elif not have.user_enabled:
             verbs.append("enable_key")
+        # A disabled key cannot be tried, so its secret is written again as well.
         if have.user and not have.authenticates:
             verbs.append("replace_secret")
         if have.attached != (want.policy_name,):

@@ -42,7 +42,9 @@ class Server:
         self.url = str(connection["url"])
         address = urlsplit(self.url)
         if address.scheme not in ("http", "https") or not address.netloc or address.path not in ("", "/"):
-            raise Refused(f"connection.url: {self.url!r} must be http://host:port or https://host:port (minio_url)")
+            raise Refused(
+                f"connection.url: {self.url!r} must be http://host:port or https://host:port (minio_url)"
+            )
         self._endpoint, self._secure = address.netloc, address.scheme == "https"
         self._region = str(connection.get("region") or "us-east-1")
         trust = {"ca_certs": connection["ca_file"]} if connection.get("ca_file") else {}
@@ -56,8 +58,8 @@ class Server:
         user, password = str(connection["username"]), str(connection["password"])
         self._client = self._as(user, password)
         self._admin = MinioAdmin(
-            self._endpoint,
-            StaticProvider(user, password),
+            endpoint=self._endpoint,
+            credentials=StaticProvider(user, password),
             region=self._region,
             secure=self._secure,
             http_client=self._pool,
@@ -81,13 +83,17 @@ class Server:
             raise Unreachable(f"{self.url} does not answer: {error}") from error
         except S3Error as error:
             hint = "; check minio_root_user and minio_root_password" if error.code in _BAD_KEY else ""
-            raise Refused(f"cannot {verb} {thing} on {self.url}: {error.code}: {error.message}{hint}") from error
+            raise Refused(
+                f"cannot {verb} {thing} on {self.url}: {error.code}: {error.message}{hint}"
+            ) from error
         except (MinioAdminException, InvalidResponseError, ServerError, ValueError) as error:
             raise Refused(f"cannot {verb} {thing} on {self.url}: {error}") from error
 
     def read(self, want: Wanted) -> Present:
         """The state of one bucket and its key."""
         with self._saying("read", f"bucket {want.name}"):
+            # Asked with a body first: the answer to a HEAD request cannot say which credential is wrong.
+            self._client.list_buckets()
             exists = bool(self._client.bucket_exists(want.name))
             versioning = exists and self._client.get_bucket_versioning(want.name).status == ENABLED
             anonymous = exists and self._anonymous(want.name)
@@ -157,6 +163,10 @@ class Server:
             "enable_key": lambda: self._admin.user_enable(want.access_key),
             "attach_policy": lambda: self._admin.policy_set(want.policy_name, user=want.access_key),
         }
-        thing = f"key {want.access_key}" if "key" in change.verb or "secret" in change.verb else f"bucket {want.name}"
+        thing = (
+            f"key {want.access_key}"
+            if "key" in change.verb or "secret" in change.verb
+            else f"bucket {want.name}"
+        )
         with self._saying(change.verb.replace("_", " "), f"({thing})"):
             verbs[change.verb]()

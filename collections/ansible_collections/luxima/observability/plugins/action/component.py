@@ -1,0 +1,529 @@
+# Copyright: luxima.observability contributors
+# GNU General Public License v3.0+ (see LICENSE)
+"""Controller side of `component`: renders, compares, and calls the module only when a host must change."""
+
+from __future__ import annotations
+
+import fcntl
+import gzip
+import json
+import os
+import secrets
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from ansible import constants as C
+from ansible.errors import AnsibleActionFail, AnsibleError
+from ansible.plugins.action import ActionBase
+from ansible.template import trust_as_template
+from ansible_collections.luxima.observability.plugins.module_utils._artifacts.store import Artifact, Store
+from ansible_collections.luxima.observability.plugins.module_utils._component import manifest as building
+from ansible_collections.luxima.observability.plugins.module_utils._component import state as host_state
+from ansible_collections.luxima.observability.plugins.module_utils._component.plan import Plan, make_plan
+from ansible_collections.luxima.observability.plugins.module_utils._component.record import (
+    Record,
+    RecordError,
+    parse,
+)
+from ansible_collections.luxima.observability.plugins.module_utils._component.rollout import Rollout, Stopped
+
+Json = dict[str, Any]
+
+MODULE = "luxima.observability.component"
+MARK = "luxima-state:"
+NOBODY: Json = {"users": {}, "groups": []}
+# Smaller ones travel as they are: compressing them saves less than it costs.
+COMPRESS_FROM = 1 << 20
+
+
+class ActionModule(ActionBase):
+    """One component on one host."""
+
+    _supports_check_mode = True
+    _supports_async = False
+    TRANSFERS_FILES = True
+
+    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> Json:
+        super().run(tmp, task_vars)
+        self._vars: dict[str, Any] = task_vars or {}
+        self._subject = str(self._task.delegate_to or self._vars.get("inventory_hostname", "?"))
+        name = self._task.args.get("name", "?")
+        if self._task.async_val:
+            raise AnsibleActionFail(
+                f"component {name} on {self._subject}: a transaction cannot run in the background; remove `async`"
+            )
+        try:
+            record = parse(building.plain(self._task.args))
+            result = self._run(record)
+        except (RecordError, Stopped, OSError) as error:
+            raise AnsibleActionFail(f"component {name} on {self._subject}: {error}") from None
+        # The arguments hold rendered content, and with it secrets.
+        result.pop("invocation", None)
+        return result
+
+    def _run(self, record: Record) -> Json:
+        render_dir = self._variable("platform_render_dir", "")
+        if render_dir:
+            return self._write_out(record, Path(render_dir).expanduser() / self._subject / record.name)
+        fact = self._vars.get("ansible_facts", {}).get("luxima_state") or {}
+        if fact.get("exists") is False and self._task.check_mode:
+            answer: Json = {
+                "exists": False,
+                **NOBODY,
+                "salt": "",
+                "components": {},
+                "architecture": self._architectures()[0],
+            }
+        else:
+            answer = self._state()
+        self._answer = answer
+        have: Json = answer["components"].get(record.name, {})
+        if record.state == "absent":
+            return self._leave(record, have)
+        if record.state == "previous":
+            return self._go_back(record, have)
+        return self._present(record, have)
+
+    # What the record asks for
+
+    def _present(self, record: Record, have: Json) -> Json:
+        files = building.contents(record, self._rendered(record))
+        artifacts = self._artifacts(record, str(self._answer["architecture"]))
+        salt = str(self._answer["salt"]) or secrets.token_hex(16)
+        known = {name: _entry(item, name in record.tools) for name, item in artifacts.items()}
+        want = building.manifest(record, files, known, salt)
+        plan = make_plan(want, have, self._answer)
+        if not plan.changed:
+            return self._answered({"changed": False, "actions": [], "release": have.get("release", "")}, plan)
+        lacking = [name for name, item in artifacts.items() if item is None]
+        if lacking and not self._task.check_mode:
+            raise RecordError(
+                f"artifacts: {', '.join(lacking)} for {self._answer['architecture']} not in {self._variable('platform_cache_dir', '')}; "
+                f"run with --tags artifacts (or the whole site.yml) first"
+            )
+        diff = self._diff(record, plan, files, have)
+        request = {
+            "name": record.name,
+            "state": "present",
+            "manifest": want,
+            "salt": salt,
+            "validate": [list(command) for command in record.validate],
+            "environment": {**record.environment, **record.secret_environment},
+        }
+        blobs = [
+            item
+            for item in artifacts.values()
+            if item is not None and item.sha256 not in have.get("blobs", [])
+        ]
+        if self._task.check_mode:
+            return self._predicted(
+                record, plan, diff, request, files, have, lacking, [item.name for item in blobs]
+            )
+        objects = {item["sha256"] for path, item in want["files"].items() if not _same(item, have, path)}
+        result = self._apply(record, request, files, objects, blobs, bool(have.get("manifest")))
+        if "missing" in result:
+            # The host lost content since it was asked: send everything it says it lacks.
+            missing = set(result["missing"])
+            every = [item for item in artifacts.values() if item is not None and item.sha256 in missing]
+            result = self._apply(record, request, files, missing, every, bool(have.get("manifest")))
+        return self._finished(record, result, diff)
+
+    def _predicted(
+        self,
+        record: Record,
+        plan: Plan,
+        diff: list[Json],
+        request: Json,
+        files: Mapping[str, building.Content],
+        have: Json,
+        lacking: list[str],
+        unsent: list[str],
+    ) -> Json:
+        result: Json = {
+            "changed": True,
+            "actions": plan.actions,
+            "release": have.get("release", ""),
+            "validation": "not needed",
+        }
+        if plan.validate and (lacking or unsent or not self._answer["exists"]):
+            result["validation"] = (
+                f"predicted only: not on the host yet: {', '.join(lacking or unsent) or 'the host itself'}"
+            )
+        elif plan.validate:
+            objects = {
+                item["sha256"]
+                for path, item in request["manifest"]["files"].items()
+                if not _same(item, have, path)
+            }
+            checked = self._call(record, request, files, objects, [])
+            if checked.get("failed"):
+                return self._finished(record, checked, diff)
+            result["validation"] = checked.get("validation", "not needed")
+        result["diff"] = diff
+        return self._answered(result, plan)
+
+    def _leave(self, record: Record, have: Json) -> Json:
+        if not have:
+            return {"changed": False, "actions": [], "release": "", "restarted": False, "reloaded": False}
+        if self._task.check_mode:
+            return {
+                "changed": True,
+                "actions": ["removed"],
+                "release": "",
+                "restarted": False,
+                "reloaded": False,
+            }
+        request = {"name": record.name, "state": "absent", "purge": record.purge}
+        return self._finished(record, self._apply(record, request, {}, set(), [], True), [])
+
+    def _go_back(self, record: Record, have: Json) -> Json:
+        if not have.get("previous"):
+            raise RecordError("state: there is no previous release on this host")
+        if self._task.check_mode:
+            return {
+                "changed": True,
+                "actions": ["rolled_back"],
+                "release": have["previous"],
+                "restarted": False,
+                "reloaded": False,
+            }
+        request = {"name": record.name, "state": "previous"}
+        return self._finished(record, self._apply(record, request, {}, set(), [], True), [])
+
+    # Rendering
+
+    def _rendered(self, record: Record) -> dict[int, dict[str, bytes]]:
+        found: dict[int, dict[str, bytes]] = {}
+        for index, spec in enumerate(record.files):
+            if spec.template:
+                found[index] = {"": self._template(spec.template)}
+            elif spec.source:
+                found[index] = building.tree(Path(self._needle("files", spec.source)))
+            else:
+                found[index] = {"": building.dumped(spec.path, spec.content)}
+        return found
+
+    def _template(self, name: str) -> bytes:
+        path = self._needle("templates", name)
+        search = []
+        for folder in [
+            *self._vars.get("ansible_search_path", []),
+            self._loader.get_basedir(),
+            str(Path(path).parent),
+        ]:
+            search += [f"{folder}/templates", str(folder)]
+        templar = self._templar.copy_with_new_env(searchpath=search, available_variables=self._vars)
+        text = trust_as_template(self._loader.get_text_file_contents(path))
+        try:
+            rendered = templar.template(text, escape_backslashes=False, overrides={"trim_blocks": True})
+        except AnsibleError as error:
+            raise AnsibleActionFail(
+                f"component {self._task.args.get('name')} on {self._subject}: template {name}: {error}"
+            ) from error
+        return str(rendered).encode()
+
+    def _needle(self, folder: str, name: str) -> str:
+        try:
+            return str(self._find_needle(folder, name))
+        except AnsibleError as error:
+            raise RecordError(f"files: {error}") from None
+
+    def _artifacts(self, record: Record, architecture: str) -> dict[str, Artifact | None]:
+        if not record.artifacts and not record.tools:
+            return {}
+        store = Store(
+            self._variable("platform_cache_dir", "~/.cache/luxima-observability"),
+            self._variable("platform_lock_file", ""),
+        )
+        return {name: store.lookup(name, architecture) for name in [*record.artifacts, *record.tools]}
+
+    def _variable(self, name: str, default: str) -> str:
+        value = self._templar.template(self._vars.get(name, default))
+        return str(value) if value else default
+
+    def _architectures(self) -> list[str]:
+        value = self._templar.template(self._vars.get("platform_architectures", ["amd64"]))
+        return [str(item) for item in value] or ["amd64"]
+
+    def _write_out(self, record: Record, folder: Path) -> Json:
+        """Files, unit and record of what would be deployed, below `folder`, without any connection."""
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        if record.state != "present":
+            return {"changed": False, "actions": ["rendered"], "release": ""}
+        files = building.contents(record, self._rendered(record))
+        for path, item in files.items():
+            kind, _, rest = path.partition("/")
+            place = folder / ("unit" if kind == "unit" else f"etc/{rest}")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(b"<secret>\n" if item.secret else item.data)
+        artifacts = self._artifacts(record, self._architectures()[0])
+        known = {name: _entry(item, name in record.tools) for name, item in artifacts.items()}
+        shown = building.manifest(record, files, known, "")
+        for item in shown["files"].values():
+            if item["secret"]:
+                item["sha256"] = "<secret>"
+        shown["validate"] = [list(command) for command in record.validate]
+        shown["environment"] = dict(record.environment)
+        (folder / "record.json").write_text(
+            json.dumps(shown, indent=1, sort_keys=True) + "\n", encoding="utf-8"
+        )
+        return {"changed": False, "actions": ["rendered"], "release": ""}
+
+    # Asking the host
+
+    def _run_folder(self) -> Path:
+        """Belongs to this run of ansible-playbook and is removed by it at its end."""
+        folder = Path(C.DEFAULT_LOCAL_TMP) / "luxima"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        return folder
+
+    def _state_file(self) -> Path:
+        return self._run_folder() / f"state-{self._subject.replace('/', '_')}.json"
+
+    def _state(self) -> Json:
+        try:
+            known: Json = json.loads(self._state_file().read_text(encoding="utf-8"))
+            return known
+        except (FileNotFoundError, ValueError):
+            pass
+        if self._connection.has_pipelining:
+            answer: Json = self._ask("read_state()")
+        else:
+            done = self._execute_module(
+                module_name=MODULE, module_args={"name": "state"}, task_vars=self._vars
+            )
+            if "state" not in done:
+                raise AnsibleActionFail(
+                    f"could not read the state of {self._subject}: {done.get('msg', done)}"
+                )
+            answer = done["state"]
+        if not answer["root"]:
+            raise RecordError("root is needed on the host: set `become: true` in the play")
+        if not answer["systemd"]:
+            raise RecordError("systemd does not run on this host; a component is a systemd service")
+        self._remember(answer)
+        return answer
+
+    def _remember(self, answer: Json) -> None:
+        target = self._state_file()
+        temporary = target.with_suffix(f".{os.getpid()}")
+        temporary.write_text(json.dumps(answer), encoding="utf-8")
+        temporary.replace(target)
+
+    def _ask(self, expression: str) -> Any:
+        """Runs the state reader from standard input: no file, no module, nothing in the host's journal."""
+        source = Path(host_state.__file__).read_text(encoding="utf-8")
+        script = f"{source}\nprint({MARK!r} + json.dumps({expression}))\n"
+        python = self._vars.get("ansible_python_interpreter") or ""
+        python = str(self._templar.template(python)) if python else ""
+        command = (
+            f"{python} -S -E -"
+            if python and not python.startswith("auto")
+            else "/usr/bin/env python3 -S -E -"
+        )
+        done = self._low_level_execute_command(command, in_data=script.encode())
+        for line in reversed(done["stdout"].splitlines()):
+            if line.startswith(MARK):
+                return json.loads(line[len(MARK) :])
+        words = (done["stderr"] or done["stdout"]).strip().splitlines()
+        raise AnsibleActionFail(
+            f"component {self._task.args.get('name')} on {self._subject}: could not read the host's state with "
+            f"`{command}` (exit code {done['rc']}): {' | '.join(words[-5:])}"
+        )
+
+    def _diff(
+        self, record: Record, plan: Plan, files: Mapping[str, building.Content], have: Json
+    ) -> list[Json]:
+        if not self._task.diff:
+            return []
+        old = (have.get("manifest") or {}).get("files", {})
+        secret = {path for path, item in old.items() if item["secret"]}
+        open_ones = [
+            path for path in plan.files if path not in secret and not (path in files and files[path].secret)
+        ]
+        before: Json = {}
+        if old and open_ones:
+            if self._connection.has_pipelining:
+                before = self._ask(f"read_texts({record.name!r}, {open_ones!r})")
+            else:
+                before = dict.fromkeys(open_ones, "(not shown: this connection has no pipelining)\n")
+        return building.differences(record.name, plan.files, files, before, secret)
+
+    # Changing the host
+
+    def _apply(
+        self,
+        record: Record,
+        request: Json,
+        files: Mapping[str, building.Content],
+        objects: set[str],
+        blobs: list[Artifact],
+        serves: bool,
+    ) -> Json:
+        slots = int(self._variable("platform_rollout_slots", "1"))
+        queue = Rollout(self._run_folder() / "rollout", record.name, slots)
+        # The state is asked again whatever happens from here on.
+        self._state_file().unlink(missing_ok=True)
+        with self._sent(request, files, objects, blobs) as bundle, queue.turn(self._subject, serves):
+            result = self._module(record.name, bundle)
+            if result.get("failed"):
+                queue.stop(self._subject)
+        return result
+
+    def _call(
+        self,
+        record: Record,
+        request: Json,
+        files: Mapping[str, building.Content],
+        objects: set[str],
+        blobs: list[Artifact],
+    ) -> Json:
+        with self._sent(request, files, objects, blobs) as bundle:
+            return self._module(record.name, bundle)
+
+    def _module(self, name: str, bundle: str) -> Json:
+        variables = dict(self._vars)
+        if "ansible_python_interpreter" not in variables and self._answer.get("python"):
+            # Spares the discovery: the host has just said what it runs.
+            variables["ansible_python_interpreter"] = self._answer["python"]
+        done: Json = self._execute_module(
+            module_name=MODULE, module_args={"name": name, "bundle": bundle}, task_vars=variables
+        )
+        return done
+
+    def _sent(
+        self, request: Json, files: Mapping[str, building.Content], objects: set[str], blobs: list[Artifact]
+    ) -> _Bundle:
+        wanted = {
+            path: item.data
+            for path, item in files.items()
+            if request["manifest"]["files"][path]["sha256"] in objects
+        }
+        packed = [(blob, self._packed(blob)) for blob in blobs]
+        return _Bundle(self, request, wanted, packed)
+
+    def _packed(self, blob: Artifact) -> Path:
+        """The artifact as it travels; compressed once for all hosts and runs."""
+        if blob.size < COMPRESS_FROM:
+            return Path(blob.path)
+        folder = Path(blob.path).parent.parent / "transfer"
+        folder.mkdir(exist_ok=True)
+        target = folder / f"{blob.sha256}.gz"
+        with (folder / f".{blob.sha256}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not target.exists():
+                self._display.display(
+                    f"compressing {blob.name} {blob.version} ({blob.size >> 20} MB), once for all hosts"
+                )
+                temporary = target.with_suffix(f".{os.getpid()}")
+                with Path(blob.path).open("rb") as source, gzip.open(temporary, "wb", compresslevel=1) as out:
+                    shutil.copyfileobj(source, out, 1 << 20)
+                temporary.replace(target)
+        return target
+
+    # Results
+
+    def _answered(self, result: Json, plan: Plan) -> Json:
+        result.setdefault("restarted", False)
+        result.setdefault("reloaded", False)
+        if self._answer["exists"]:
+            result["ansible_facts"] = {"luxima_state": self._fact(self._answer)}
+        return result
+
+    def _fact(self, answer: Json) -> Json:
+        """The answer for other tasks, without anything from which a secret could be guessed."""
+        return {
+            "run": Path(C.DEFAULT_LOCAL_TMP).name,
+            "exists": True,
+            "architecture": answer["architecture"],
+            "components": {
+                name: {
+                    "release": item["release"],
+                    "active": item["service"]["active"],
+                    "enabled": item["service"]["enabled"],
+                }
+                for name, item in answer["components"].items()
+            },
+        }
+
+    def _finished(self, record: Record, result: Json, diff: list[Json]) -> Json:
+        after = result.pop("state", None)
+        if result.get("failed"):
+            words = str(result.get("msg", "")) or str(result.get("module_stderr", "")) or "no answer"
+            result["msg"] = f"component {record.name} on {self._subject}: {words}"
+        if after:
+            self._answer = after
+            self._remember(after)
+            result["ansible_facts"] = {"luxima_state": self._fact(after)}
+        if diff:
+            result["diff"] = diff
+        return result
+
+
+class _Bundle:
+    """The transfer to a host: a directory with the request, small contents in one archive, and big ones; removed at the end."""
+
+    def __init__(
+        self,
+        action: ActionModule,
+        request: Json,
+        contents: Mapping[str, bytes],
+        blobs: list[tuple[Artifact, Path]],
+    ) -> None:
+        self.action, self.request, self.contents, self.blobs = action, request, contents, blobs
+
+    def __enter__(self) -> str:
+        action, shell = self.action, self.action._connection._shell
+        if not shell.tmpdir:
+            action._make_tmp_path()
+        self.remote = str(shell.tmpdir)
+        with tempfile.TemporaryDirectory(dir=C.DEFAULT_LOCAL_TMP) as scratch:
+            local = Path(scratch)
+            (local / "request.json").write_text(json.dumps(self.request), encoding="utf-8")
+            sent = [(local / "request.json", "request.json")]
+            if self.contents:
+                with tarfile.open(local / "objects.tar", "w") as tar:
+                    for number, data in enumerate(self.contents.values()):
+                        member = tarfile.TarInfo(str(number))
+                        member.size, member.mode = len(data), 0o600
+                        tar.addfile(member, BytesIO(data))
+                sent.append((local / "objects.tar", "objects.tar"))
+            for path, _ in sent:
+                path.chmod(0o600)
+            sent += [
+                (path, blob.sha256 + (".gz" if path.suffix == ".gz" else "")) for blob, path in self.blobs
+            ]
+            remote = []
+            for path, name in sent:
+                action._transfer_file(str(path), f"{self.remote}/{name}")
+                remote.append(f"{self.remote}/{name}")
+            action._fixup_perms2([self.remote, *remote], execute=False)
+        return self.remote
+
+    def __exit__(self, *_: object) -> None:
+        self.action._remove_tmp_path(self.action._connection._shell.tmpdir)
+
+
+def _entry(item: Artifact | None, tool: bool) -> Json:
+    if item is None:
+        return {"sha256": "unknown", "size": 0, "format": "file", "version": "", "tool": tool}
+    return {
+        "sha256": item.sha256,
+        "size": item.size,
+        "format": item.format,
+        "version": item.version,
+        "tool": tool,
+    }
+
+
+def _same(item: Json, have: Json, path: str) -> bool:
+    """Whether the host has this content, in this place and unspoilt."""
+    old = (have.get("manifest") or {}).get("files", {}).get(path, {})
+    spoilt = any(entry["kind"] == "file" and entry["path"] == path for entry in have.get("drift", []))
+    return bool(old.get("sha256") == item["sha256"] and not spoilt)

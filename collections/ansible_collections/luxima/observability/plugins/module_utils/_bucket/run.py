@@ -1,0 +1,73 @@
+# Copyright: luxima.observability contributors
+# GNU General Public License v3.0+ (see LICENSE)
+"""Reads, plans, applies and reads again."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .plan import Present, Wanted, after, plan, view
+from .server import Refused, Server, Unreachable
+
+
+def wanted_from(buckets: Sequence[Mapping[str, Any]]) -> list[Wanted]:
+    """The typed form of the module's argument. Raises Refused for what contradicts itself."""
+    found = [
+        Wanted(one["name"], one["access_key"], one["secret_key"], one.get("versioning")) for one in buckets
+    ]
+    for attribute, what in (("name", "name"), ("access_key", "access_key")):
+        counts = Counter(getattr(one, attribute) for one in found)
+        for value in (value for value, count in counts.items() if count > 1):
+            raise Refused(
+                f"buckets: {what} {value!r} stands there twice; each bucket has its own name and its own key"
+            )
+    for one in found:
+        if len(one.access_key) < 3 or len(one.secret_key) < 8:
+            raise Refused(
+                f"buckets: {one.name}: MinIO wants an access_key of at least 3 characters and a secret_key of at least 8"
+            )
+    return found
+
+
+def ensure(arguments: Mapping[str, Any], check: bool) -> dict[str, Any]:
+    """The module's result. Raises Refused or Unreachable."""
+    wanted = wanted_from(arguments["buckets"])
+    server = Server(arguments["connection"], float(arguments["timeout"]))
+    try:
+        present = {one.name: server.read(one) for one in wanted}
+        predicted = False
+    except Unreachable:
+        if not check:
+            raise
+        # The server is not there before the first run: everything will be made.
+        present, predicted = {}, True
+    changes = plan(wanted, present)
+    if not check:
+        for change in changes:
+            server.apply(change)
+        _prove(server, wanted, bool(changes))
+    expected = {one.name: after(one, present.get(one.name, Present())) for one in wanted}
+    return {
+        "changed": bool(changes),
+        "actions": [f"{change.bucket.name}: {change.verb.replace('_', ' ')}" for change in changes],
+        "predicted": predicted,
+        "buckets": [one.name for one in wanted],
+        "diff": {
+            "before": {one.name: view(one, present.get(one.name, Present())) for one in wanted},
+            "after": {one.name: view(one, expected[one.name]) for one in wanted},
+        },
+    }
+
+
+def _prove(server: Server, wanted: Sequence[Wanted], changed: bool) -> None:
+    """What was written is read back: a server that says yes and keeps something else is a failure."""
+    if not changed:
+        return
+    left = plan(wanted, {one.name: server.read(one) for one in wanted})
+    if left:
+        raise Refused(
+            f"{server.url} accepted every change but still differs: "
+            + ", ".join(f"{change.bucket.name}: {change.verb.replace('_', ' ')}" for change in left)
+        )

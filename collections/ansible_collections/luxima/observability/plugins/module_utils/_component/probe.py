@@ -1,0 +1,99 @@
+# Copyright: luxima.observability contributors
+# GNU General Public License v3.0+ (see LICENSE)
+"""Questions to a server over HTTP, from its own host. Standard library only."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import re
+import ssl
+from dataclasses import dataclass
+from typing import Any, Optional
+from urllib.parse import urlsplit
+
+Json = dict[str, Any]
+SAMPLE = re.compile(r"([A-Za-z_:][A-Za-z0-9_:]*)(?:\{(.*)\})?\s+(\S+)(?:\s+-?\d+)?\s*\Z")
+LABEL = re.compile(r'([A-Za-z_][A-Za-z0-9_]*)="((?:[^"\\]|\\.)*)"')
+LIMIT = 32 << 20
+
+
+@dataclass
+class Answer:
+    """`status` 0: nobody answered, `text` says why."""
+
+    status: int
+    text: str
+
+    def __str__(self) -> str:
+        text = self.text if len(self.text) <= 400 else self.text[:400] + "…"
+        return f"{self.status}: {text.strip()}" if self.status else text
+
+
+def ask(probe: Json, method: str = "GET", timeout: float = 5.0) -> Answer:
+    """One request, without proxies and without following redirects. Never raises for a server that is not there."""
+    parts = urlsplit(probe["url"])
+    host, port = parts.hostname or "", parts.port
+    connection: http.client.HTTPConnection
+    try:
+        if parts.scheme == "https":
+            context = ssl.create_default_context(cafile=probe.get("ca_file"))
+            if probe.get("cert_file"):
+                context.load_cert_chain(probe["cert_file"], probe.get("key_file"))
+            connection = http.client.HTTPSConnection(host, port, timeout=timeout, context=context)
+        else:
+            connection = http.client.HTTPConnection(host, port, timeout=timeout)
+        headers = {"Connection": "close"}
+        if probe.get("username"):
+            secret = ""
+            if probe.get("password_file"):
+                with open(probe["password_file"], encoding="utf-8") as stream:
+                    secret = stream.read().strip()
+            pair = f"{probe['username']}:{secret}".encode()
+            headers["Authorization"] = "Basic " + base64.b64encode(pair).decode()
+        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        try:
+            connection.request(method, path, headers=headers)
+            response = connection.getresponse()
+            return Answer(response.status, response.read(LIMIT).decode("utf-8", "replace"))
+        finally:
+            connection.close()
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        return Answer(0, f"{type(error).__name__}: {error}")
+
+
+def metric_value(text: str, name: str, labels: dict[str, str]) -> Optional[float]:
+    """The first sample of that name that carries these labels (it may carry more)."""
+    for line in text.splitlines():
+        if not line.startswith(name):
+            continue
+        match = SAMPLE.match(line)
+        if not match or match.group(1) != name:
+            continue
+        have = {
+            key: value.replace('\\"', '"').replace("\\\\", "\\")
+            for key, value in LABEL.findall(match.group(2) or "")
+        }
+        if all(have.get(key) == value for key, value in labels.items()):
+            try:
+                return float(match.group(3))
+            except ValueError:
+                return None
+    return None
+
+
+def refusal(probe: Json, answer: Answer, before: Optional[float] = None) -> str:
+    """Why an answer does not hold as proof; empty when it does."""
+    if answer.status != probe.get("status", 200):
+        return f"{probe['url']} answered {answer}"
+    if "contains" in probe and probe["contains"] not in answer.text:
+        return f"{probe['url']} does not show {probe['contains'][:120]!r}"
+    if "metric" in probe:
+        value = metric_value(answer.text, probe["metric"], probe.get("labels", {}))
+        if value is None:
+            return f"{probe['url']} has no metric {probe['metric']} {probe.get('labels') or ''}".rstrip()
+        if "value" in probe and value != probe["value"]:
+            return f"{probe['url']}: {probe['metric']} is {value:g}, expected {probe['value']:g}"
+        if probe.get("changes") and before is not None and value == before:
+            return f"{probe['url']}: {probe['metric']} is still {value:g}"
+    return ""

@@ -1,0 +1,130 @@
+# Copyright: luxima.observability contributors
+# GNU General Public License v3.0+ (see LICENSE)
+"""The systemd unit and the environment file of a component, as text. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .record import Record
+
+# All of these start, and hold, in an unprivileged LXC guest (systemd 252, its own user namespace) as in a VM.
+# Left out: ProcSubset=pid (hides /proc/stat, from which servers take their own start time), PrivateUsers (takes
+# away CAP_NET_BIND_SERVICE and CAP_DAC_READ_SEARCH given by `settings`), IPAddressDeny (needs BPF, which
+# an unprivileged guest lacks: accepted there and silently without effect), SystemCallFilter=~@resources (Go raises RLIMIT_NOFILE).
+STRICT: tuple[tuple[str, str], ...] = (
+    ("NoNewPrivileges", "yes"),
+    ("ProtectSystem", "strict"),
+    ("ProtectHome", "yes"),
+    ("PrivateTmp", "yes"),
+    ("PrivateDevices", "yes"),
+    ("ProtectKernelTunables", "yes"),
+    ("ProtectKernelModules", "yes"),
+    ("ProtectKernelLogs", "yes"),
+    ("ProtectControlGroups", "yes"),
+    ("ProtectClock", "yes"),
+    ("ProtectHostname", "yes"),
+    ("ProtectProc", "invisible"),
+    ("RestrictNamespaces", "yes"),
+    ("RestrictRealtime", "yes"),
+    ("RestrictSUIDSGID", "yes"),
+    ("RestrictAddressFamilies", "AF_INET AF_INET6 AF_UNIX AF_NETLINK"),
+    ("LockPersonality", "yes"),
+    ("MemoryDenyWriteExecute", "yes"),
+    ("SystemCallArchitectures", "native"),
+    ("SystemCallFilter", "@system-service"),
+    ("SystemCallErrorNumber", "EPERM"),
+    ("CapabilityBoundingSet", ""),
+    ("UMask", "0027"),
+)
+# Sees the host's processes, mounts and devices; may still change nothing outside its own directories.
+HOST: tuple[tuple[str, str], ...] = (
+    ("NoNewPrivileges", "yes"),
+    ("ProtectSystem", "full"),
+    ("ProtectHome", "read-only"),
+    ("ProtectKernelModules", "yes"),
+    ("ProtectClock", "yes"),
+    ("ProtectHostname", "yes"),
+    ("RestrictRealtime", "yes"),
+    ("RestrictSUIDSGID", "yes"),
+    ("LockPersonality", "yes"),
+    ("SystemCallArchitectures", "native"),
+    ("UMask", "0027"),
+)
+
+
+def unit_text(record: Record) -> str:
+    """The text of `<name>.service`; the record must have a unit."""
+    spec = record.unit
+    if spec is None:
+        raise ValueError(f"{record.name} has no unit")
+    service: dict[str, Any] = {"Type": "exec"}
+    if record.user != "root":
+        service["User"] = record.user
+        service["Group"] = record.user
+    service["ExecStart"] = " ".join(_word(word, command=True) for word in spec.exec_start)
+    if record.environment:
+        service["Environment"] = [
+            _word(f"{key}={value}") for key, value in sorted(record.environment.items())
+        ]
+    if record.secret_environment:
+        service["EnvironmentFile"] = f"/etc/{record.name}/environment"
+    service.update(Restart="always", RestartSec="2s", TimeoutStopSec="60s", LimitNOFILE="65536")
+    service.update(STRICT if spec.hardening == "strict" else HOST)
+    if record.user == "root" and spec.hardening == "strict":
+        # Without any capability root cannot even read the files of other users.
+        service.pop("CapabilityBoundingSet")
+    writable = [directory.path for directory in record.directories] + list(spec.writable)
+    if writable:
+        service["ReadWritePaths"] = " ".join(_word(path) for path in dict.fromkeys(writable))
+    for key, value in spec.settings.items():
+        if value is None:
+            service.pop(key, None)
+        elif isinstance(value, (list, tuple)):
+            service[key] = [_setting(item) for item in value]
+        else:
+            service[key] = _setting(value)
+    after = " ".join(dict.fromkeys(["network-online.target", *spec.after]))
+    lines = [
+        "# Written by Ansible; changes made here are undone by the next run.",
+        "[Unit]",
+        f"Description={(spec.description or record.name).replace('%', '%%')}",
+        f"After={after}",
+        "Wants=network-online.target",
+        # A server that cannot start is tried again for ever: its cause may pass (a disk, another server).
+        "StartLimitIntervalSec=0",
+        "",
+        "[Service]",
+    ]
+    for key, value in service.items():
+        for item in value if isinstance(value, list) else [value]:
+            lines.append(f"{key}={item}")
+    lines += ["", "[Install]", "WantedBy=multi-user.target", ""]
+    return "\n".join(lines)
+
+
+def environment_text(variables: Mapping[str, str]) -> str:
+    """The content of an EnvironmentFile."""
+    lines = []
+    for key, value in sorted(variables.items()):
+        for char in '\\"$`':
+            value = value.replace(char, "\\" + char)
+        lines.append(f'{key}="{value}"\n')
+    return "".join(lines)
+
+
+def _setting(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)
+
+
+def _word(word: str, *, command: bool = False) -> str:
+    """One word as systemd reads it back literally."""
+    text = word.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("%", "%%")
+    if command:
+        text = text.replace("$", "$$")
+    if not text or any(char in " \t;'\"\\" for char in text):
+        return f'"{text}"'
+    return text

@@ -1,0 +1,239 @@
+# Copyright: luxima.observability contributors
+# GNU General Public License v3.0+ (see LICENSE)
+"""The hypervisor's API: one session, errors with three meanings, tasks waited for. The only file that talks to it."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .errors import Absent, Conflict, Failed, ProxmoxError
+
+try:
+    import requests
+    import urllib3
+    from proxmoxer import ProxmoxAPI
+    from proxmoxer.core import AuthenticationError, ResourceException
+
+    IMPORT_ERROR = ""
+except ImportError as error:  # reported by the module, with the name of the library
+    IMPORT_ERROR = str(error)
+
+_UPID = re.compile(r"UPID:(?P<node>[^:]+):(?:[0-9A-Fa-f]+:){3}(?P<type>[^:\s]+):[^:\s]*:[^:\s]+:")
+# The server's own words decide between the meanings, where the status alone does not.
+_EXISTS = re.compile(r"already exists|config file already exists", re.I)
+_DIGEST = re.compile(r"checksum mismatch|detected modified configuration", re.I)
+_LOCK = re.compile(
+    r"is locked|can't lock file|can't acquire lock|cfs-lock|got (lock request )?timeout|lock request timeout",
+    re.I,
+)
+_POWER = re.compile(r"already running|not running", re.I)
+_ABSENT = re.compile(
+    r"does not exist|no such (vm|ct|container|task|volume|storage|pool)|unable to find configuration file",
+    re.I,
+)
+_GATEWAY = (595, 596, 599)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to reach the API. Seconds: ``timeout`` of one request, ``deadlines`` of the operations."""
+
+    host: str
+    port: int = 8006
+    user: str = "root@pam"
+    password: str = field(default="", repr=False)
+    token_id: str = ""
+    token_secret: str = field(default="", repr=False)
+    validate_certs: bool = True
+    ca_path: str = ""
+    timeout: int = 60
+    deadlines: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def identity(self) -> str:
+        """Who acts, as access control names it."""
+        return f"{self.user}!{self.token_id}" if self.token_id else self.user
+
+    @property
+    def endpoint(self) -> str:
+        return f"https://{self.host}:{self.port}"
+
+
+def meaning(status: int, text: str, subject: str) -> ProxmoxError:
+    """The error for an answer or for the end of a task (status 500)."""
+    message = f"{subject}: {text}"
+    if status in (400, 500):
+        for pattern, reason in ((_DIGEST, "digest"), (_EXISTS, "exists"), (_LOCK, "lock")):
+            if pattern.search(text):
+                return Conflict(message, reason)
+    if status == 404 or (status in (400, 500) and _ABSENT.search(text)):
+        return Absent(message)
+    if status == 500 and _POWER.search(text):
+        return Conflict(message, "power")
+    return Failed(message)
+
+
+class Client:
+    """One session; not shared between threads. ``subject`` arguments say what is being done, for messages."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.requests = 0
+        self._api: Any = None
+
+    def get(self, path: str, subject: str, **params: Any) -> Any:
+        """GET, repeated when the answer was lost on the way."""
+        for pause in (0.2, 1.0, None):
+            try:
+                return self._request("GET", path, subject, params)
+            except Conflict as conflict:
+                if conflict.reason != "lost" or pause is None:
+                    raise
+                time.sleep(pause)
+        raise AssertionError("unreachable")
+
+    def write(self, method: str, path: str, subject: str, **data: Any) -> Any:
+        """POST, PUT or DELETE, once. A lost reply is Conflict("lost"): the caller looks before it repeats."""
+        return self._request(method, path, subject, data)
+
+    def wait(self, upid: Any, subject: str, seconds: float) -> list[str]:
+        """Wait for a task; its warnings. Failed, Conflict or Absent by the task's own words."""
+        match = _UPID.fullmatch(str(upid))
+        if not match:
+            return []
+        base = f"nodes/{match['node']}/tasks/{upid}"
+        end, pause = time.monotonic() + seconds, 0.1
+        while True:
+            status = self.get(f"{base}/status", subject)
+            if status.get("status") == "stopped":
+                break
+            if time.monotonic() > end:
+                raise Failed(
+                    f"{subject}: not finished after {seconds:g} s; it goes on as task {upid}, last words: "
+                    f"{self._tail(base, subject)}; raise the deadline, or look at the task on the hypervisor"
+                )
+            time.sleep(pause)
+            pause = min(pause * 1.4, 2.0)
+        result = str(status.get("exitstatus", ""))
+        if result == "OK":
+            return []
+        if result.startswith("WARNINGS"):
+            lines = [
+                line
+                for line in self._log(base, subject)
+                if "WARN" in line and not line.startswith("TASK WARNINGS")
+            ]
+            return [f"{subject}: {line}" for line in lines or [result]]
+        error = meaning(500, result, subject)
+        if isinstance(error, Failed):
+            raise Failed(f"{error} (task {upid}; its log ends: {self._tail(base, subject)})")
+        raise error
+
+    def _log(self, base: str, subject: str) -> list[str]:
+        # Without a limit the server sends the first 50 lines only.
+        return [str(line.get("t", "")) for line in self.get(f"{base}/log", subject, limit=5000)]
+
+    def _tail(self, base: str, subject: str) -> str:
+        lines = [line for line in self._log(base, subject) if line.strip()]
+        return " | ".join(lines[-3:]) or "nothing"
+
+    def _connect(self) -> Any:
+        settings = self.settings
+        if not settings.validate_certs:
+            urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
+        verify: bool | str = (settings.ca_path or True) if settings.validate_certs else False
+        secret: dict[str, Any] = (
+            {"token_name": settings.token_id, "token_value": settings.token_secret}
+            if settings.token_id
+            else {"password": settings.password}
+        )
+        return ProxmoxAPI(
+            settings.host,
+            port=settings.port,
+            user=settings.user,
+            verify_ssl=verify,
+            timeout=(min(10, settings.timeout), settings.timeout),
+            **secret,
+        )
+
+    def _request(self, method: str, path: str, subject: str, values: Mapping[str, Any]) -> Any:
+        return self._guarded(lambda: self._send(method, path, values), method, path, subject)
+
+    def _send(self, method: str, path: str, values: Mapping[str, Any]) -> Any:
+        if self._api is None:
+            self._api = self._connect()
+        self.requests += 1
+        resource = self._api(path)
+        verb: Callable[..., Any] = getattr(
+            resource, {"GET": "get", "POST": "post", "PUT": "put", "DELETE": "delete"}[method]
+        )
+        return verb(**values)
+
+    def _guarded(self, call: Callable[[], Any], method: str, path: str, subject: str) -> Any:
+        settings = self.settings
+        try:
+            return call()
+        except ResourceException as error:
+            raise self._refused(error, path, subject) from error
+        except AuthenticationError as error:
+            raise Failed(
+                f"{settings.endpoint} refused the login of {settings.identity}: check api_user and api_password "
+                "(a login is tried once, repeated failures lock accounts out)"
+            ) from error
+        except requests.exceptions.SSLError as error:
+            raise Failed(
+                f"{settings.endpoint} shows a certificate that is not trusted ({_cause(error)}): set ca_path to its "
+                "authority (/etc/pve/pve-root-ca.pem of the cluster), or validate_certs: false"
+            ) from error
+        except requests.exceptions.RequestException as error:
+            if (
+                isinstance(error, requests.exceptions.ConnectTimeout)
+                or "NewConnectionError" in repr(error)
+                or "NameResolutionError" in repr(error)
+            ):
+                raise Failed(
+                    f"no Proxmox VE API at {settings.endpoint} ({_cause(error)}): is it running, and are api_host and "
+                    "api_port right?"
+                ) from error
+            raise Conflict(f"{subject}: no reply to {method} {path} ({_cause(error)})", "lost") from error
+
+    def _refused(self, error: Any, path: str, subject: str) -> ProxmoxError:
+        status, text = int(error.status_code), str(error.content).strip()
+        details = error.errors
+        if isinstance(details, Mapping) and details:
+            text += " " + "; ".join(f"{key}: {str(value).strip()}" for key, value in details.items())
+        if status == 401:
+            return Failed(
+                f"{self.settings.endpoint} refused {self.settings.identity} ({text}): check api_user and api_password, "
+                "or api_token_id and api_token_secret"
+            )
+        if status == 403:
+            return Failed(
+                f"{subject}: {self.settings.identity} lacks a privilege, the server says: {text}; grant it "
+                "(Datacenter, Permissions), for a token with privilege separation to the token too"
+            )
+        if status in (596, 599):
+            return Conflict(f"{subject}: no reply from the node ({status} {text})", "lost")
+        if status == 595:
+            return Failed(f"{subject}: the node cannot be reached from {self.settings.host} ({text})")
+        return meaning(status, text, subject)
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost reason in few words."""
+    text = repr(error)
+    for known in (
+        "Connection refused",
+        "Name or service not known",
+        "No route to host",
+        "timed out",
+        "Connection reset",
+    ):
+        if known in text:
+            return known.lower()
+    match = re.search(r"\[SSL[^\]]*\] ([^\(\)']+)", text)
+    return match[1].strip() if match else type(error).__name__

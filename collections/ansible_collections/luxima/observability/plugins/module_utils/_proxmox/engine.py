@@ -1,0 +1,383 @@
+# Copyright: luxima.observability contributors
+# GNU General Public License v3.0+ (see LICENSE)
+"""One call for a whole environment: records in, a report out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from .allocate import Ids, spread
+from .client import Client, Settings
+from .errors import Absent, Failed
+from .formats import NAME
+from .model import Guest, Plan, Want
+from .options import TABLES, faults
+from .plan import plan
+from .survey import Cluster, Stock, addresses, live_status, read
+from .writer import DEADLINES, Outcome, Writer
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass
+class Report:
+    """The module's answer. ``failures`` is empty on success."""
+
+    changed: bool = False
+    guests: dict[str, dict[str, Any]] = field(default_factory=dict)
+    diff: list[dict[str, Any]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+    def result(self) -> dict[str, Any]:
+        return {"changed": self.changed, "guests": self.guests, "diff": self.diff}
+
+
+def wants(records: Iterable[Mapping[str, Any]]) -> list[Want]:
+    """Records as the module received them, checked. Failed lists every fault of every record."""
+    result: list[Want] = []
+    found: list[str] = []
+    owners: dict[tuple[str, str], str] = {}
+    for record in records:
+        name = str(record["name"])
+        own = (
+            []
+            if NAME.fullmatch(name)
+            else [f"name: {name!r} is not a host name (letters, digits and - only)"]
+        )
+        given = {key: value for key, value in record.items() if value is not None}
+        identity = ("name", "kind", "state", "vmid", "node", "template", "clone_of")
+        options = {key: value for key, value in given.items() if key not in identity and value != ""}
+        vmid = int(given.get("vmid") or 0)
+        if vmid and not 100 <= vmid <= 999999999:
+            own.append(f"vmid: {vmid} is below 100 (leave it out for the next free one)")
+        checked = {key: value for key, value in options.items() if key != "pool"}
+        if record["kind"] == "vm":
+            # One inventory describes both kinds; what only containers have says nothing about a VM.
+            known = {option.name for option in TABLES["vm"]} | {"pool"}
+            options = {key: value for key, value in options.items() if key in known}
+            checked = {key: value for key, value in checked.items() if key in known}
+        own += faults(str(record["kind"]), checked)
+        claims = [("name", name), ("vmid", str(vmid) if vmid else "")]
+        claims += [
+            ("address", str(nic.get("address") or "").split("/")[0]) for nic in options.get("networks", [])
+        ]
+        if given["state"] != "absent":
+            for claim in claims:
+                if claim[1] in ("", "dhcp", "manual"):
+                    continue
+                if claim in owners:
+                    own.append(f"{claim[0]}: {claim[1]} is also that of {owners[claim]}")
+                owners.setdefault(claim, name)
+        found += [f"{name}: {fault}" for fault in own]
+        template = str(given.get("clone_of") or given.get("template") or "")
+        result.append(
+            Want(
+                name,
+                str(record["kind"]),
+                str(record["state"]),
+                vmid,
+                str(given.get("node") or ""),
+                template,
+                options,
+            )
+        )
+    if found:
+        raise Failed("guests:\n" + "\n".join(f"- {fault}" for fault in found))
+    return result
+
+
+@dataclass
+class _Case:
+    """One record on its way: what there is, what is to be done, what went wrong."""
+
+    want: Want
+    have: Guest | None = None
+    source: Guest | None = None
+    plan: Plan = field(default_factory=Plan)
+    error: str = ""
+    seconds: float = 0.0
+
+
+class Engine:
+    def __init__(self, settings: Settings, workers: int, reboot: str) -> None:
+        self._settings = settings
+        self._workers = max(1, workers)
+        self._reboot = reboot
+        self._client = Client(settings)
+
+    def run(self, records: list[Mapping[str, Any]], check: bool) -> Report:
+        """Failed is raised for what concerns the whole call; what concerns one guest is in the report."""
+        listed = wants(records)
+        if not listed:
+            return Report()
+        cluster = Cluster(self._client)
+        ids = Ids(100, cluster.vmids | {want.vmid for want in listed if want.vmid})
+        writer = Writer(self._settings, ids, self._reboot)
+        cases = [_Case(want) for want in listed]
+        self._look(cases, cluster, writer)
+        self._place(cases, cluster)
+        for case in cases:
+            if not case.error:
+                case.plan = plan(case.want, case.have, case.source, self._reboot)
+                if case.plan.refusals:
+                    case.error = f"{case.want.label}: " + "; ".join(case.plan.refusals)
+        self._number(cases, ids)
+        if check:
+            outcomes = [
+                Outcome(
+                    case.want, case.plan, case.have, [] if case.error else case.plan.actions, error=case.error
+                )
+                for case in cases
+            ]
+        else:
+            outcomes = self._parallel(lambda case: self._converge(writer, case), cases)
+        return self._report(cases, outcomes, writer, check)
+
+    def _parallel(self, work: Callable[[T], R], items: list[T]) -> list[R]:
+        with ThreadPoolExecutor(min(self._workers, max(1, len(items)))) as pool:
+            return list(pool.map(work, items))
+
+    def _look(self, cases: list[_Case], cluster: Cluster, writer: Writer) -> None:
+        """Find every guest: one request per node and kind, one per guest, side by side."""
+        for case in cases:
+            try:
+                case.have = cluster.find(case.want)
+            except Failed as failed:
+                case.error = str(failed)
+        places = sorted({(case.have.node, case.have.kind) for case in cases if case.have and not case.error})
+
+        def status(place: tuple[str, str]) -> Mapping[int, Mapping[str, Any]] | str:
+            try:
+                return live_status(writer.client, *place)
+            except (Failed, Absent) as failed:
+                return str(failed)
+
+        live = dict(zip(places, self._parallel(status, places))) if places else {}
+
+        def fill(case: _Case) -> None:
+            if case.have is None or case.error:
+                return
+            began = time.monotonic()
+            rows = live[case.have.node, case.have.kind]
+            if isinstance(rows, str):
+                case.error = rows
+                return
+            try:
+                case.have = read(writer.client, case.have, rows.get(case.have.vmid))
+            except Failed as failed:
+                case.error = str(failed)
+            case.seconds = time.monotonic() - began
+
+        self._parallel(fill, cases)
+
+    def _place(self, cases: list[_Case], cluster: Cluster) -> None:
+        """Choose nodes for new guests and check all they need. Failed lists every fault of every guest."""
+        new = [case for case in cases if case.have is None and case.want.state != "absent" and not case.error]
+        changed = [
+            case
+            for case in cases
+            if case.have is not None
+            and not case.error
+            and plan(case.want, case.have, None, self._reboot).changes
+        ]
+        if not new and not changed:
+            return
+        stock = Stock(self._client, self._settings.identity)
+        counts = cluster.counts()
+        found: dict[str, list[str]] = {}
+
+        def report(name: str, faults: Iterable[str]) -> None:
+            for fault in filter(None, faults):
+                found.setdefault(fault, []).append(name)
+
+        for case in new:
+            if case.want.kind == "vm":
+                self._choose_source(case, cluster)
+            if not case.want.template:
+                report(
+                    case.want.name,
+                    [f"template is missing: there is no {case.want.label} yet, and nothing to make it from"],
+                )
+                continue
+            node = self._choose_node(case, stock, counts, report)
+            case.want = replace(case.want, node=node)
+            counts[node] = counts.get(node, 0) + 1
+            if case.want.options.get("pool"):
+                report(case.want.name, [stock.pool_fault(case.want.options["pool"])])
+            report(case.want.name, self._privilege_faults(case, stock))
+        for case in changed:
+            assert case.have is not None
+            nics = case.want.options.get("networks", []) if case.want.state != "absent" else []
+            report(case.want.name, [stock.bridge_fault(case.have.node, nic["bridge"]) for nic in nics])
+            report(case.want.name, self._privilege_faults(case, stock))
+        if found:
+            lines = [f"- {fault} (for {', '.join(dict.fromkeys(names))})" for fault, names in found.items()]
+            raise Failed(
+                "nothing was changed, because this is missing on the hypervisor:\n" + "\n".join(lines)
+            )
+
+    def _choose_source(self, case: _Case, cluster: Cluster) -> None:
+        matches = [
+            guest
+            for guest in cluster.guests
+            if case.want.template in (guest.name, str(guest.vmid)) and guest.kind == "vm"
+        ]
+        if len(matches) == 1:
+            case.source = read(self._client, matches[0])
+
+    def _choose_node(
+        self,
+        case: _Case,
+        stock: Stock,
+        counts: Mapping[str, int],
+        report: Callable[[str, Iterable[str]], None],
+    ) -> str:
+        """The record's node, else the emptiest that has everything; faults are reported, and some node returned."""
+        want = case.want
+        if want.node:
+            fault = stock.node_fault(want.node)
+            report(want.name, [fault] if fault else self._node_faults(case, stock, want.node))
+            return want.node
+        online = [node for node, up in stock.nodes.items() if up]
+        if case.source is not None:
+            online = [case.source.node] if case.source.node in online else online
+        lacking = {node: self._node_faults(case, stock, node) for node in online}
+        fitting = [node for node, faults in lacking.items() if not faults]
+        if fitting:
+            return spread(fitting, counts)
+        report(want.name, [fault for faults in lacking.values() for fault in faults] or ["no node is online"])
+        return spread(stock.nodes, counts)
+
+    @staticmethod
+    def _node_faults(case: _Case, stock: Stock, node: str) -> list[str]:
+        want = case.want
+        content = "rootdir" if want.kind == "lxc" else "images"
+        volumes = [want.options.get("rootfs") or {}, *want.options.get("disks", [])]
+        storages = dict.fromkeys(volume.get("storage") for volume in volumes if volume.get("storage"))
+        result = [stock.storage_fault(node, storage, content) for storage in storages if storage]
+        result += [
+            stock.bridge_fault(node, bridge)
+            for bridge in dict.fromkeys(nic["bridge"] for nic in want.options.get("networks", []))
+        ]
+        if want.kind == "lxc":
+            result.append(stock.template_fault(node, want.template))
+        return [fault for fault in result if fault]
+
+    def _privilege_faults(self, case: _Case, stock: Stock) -> list[str]:
+        """Privileges the plan needs and this identity lacks; asked of the server once."""
+        planned = plan(case.want, case.have, case.source, self._reboot)
+        vmid = case.have.vmid if case.have else case.want.vmid
+        paths = [f"/vms/{vmid}" if vmid else "/vms"]
+        if case.want.options.get("pool"):
+            paths.append(f"/pool/{case.want.options['pool']}")
+        elif case.have and case.have.pool:
+            paths.append(f"/pool/{case.have.pool}")
+        faults = [stock.privilege_fault(privilege, paths) for privilege in sorted(planned.privileges)]
+        if case.have is None:
+            storage = (case.want.options.get("rootfs") or {}).get("storage")
+            if storage:
+                faults.append(stock.privilege_fault("Datastore.AllocateSpace", [f"/storage/{storage}"]))
+        return faults
+
+    def _number(self, cases: list[_Case], ids: Ids) -> None:
+        """Ids for all new guests together, before the first is made."""
+        new = [
+            case
+            for case in cases
+            if case.have is None and case.want.state != "absent" and not case.want.vmid and not case.error
+        ]
+        if not new:
+            return
+        first = int(self._client.get("cluster/nextid", "ask for a free id"))
+        for case in new:
+            case.plan = replace(case.plan, after={**case.plan.after, "vmid": ids.take(first)})
+
+    @staticmethod
+    def _converge(writer: Writer, case: _Case) -> Outcome:
+        if case.error or not case.plan.changes:
+            return Outcome(case.want, case.plan, case.have, error=case.error, seconds=round(case.seconds, 2))
+        return writer.converge(case.want, case.have, case.source, case.plan)
+
+    def _report(self, cases: list[_Case], outcomes: list[Outcome], writer: Writer, check: bool) -> Report:
+        report = Report()
+        found = self._parallel(lambda outcome: self._addresses(writer, outcome), outcomes)
+        for case, outcome, known in zip(cases, outcomes, found):
+            want, have = outcome.want, outcome.have
+            before, after = dict(case.plan.before), dict(case.plan.after)
+            known_as = have or case.have
+            vmid = known_as.vmid if known_as else after.get("vmid") or want.vmid or None
+            node = known_as.node if known_as else want.node
+            if case.have is None and after:
+                after.update(vmid=vmid, node=node)
+            settled = have is not None and not check and bool(outcome.actions)
+            needs_reboot = bool(have and have.running and have.pending) if settled else case.plan.needs_reboot
+            report.guests[want.name] = {
+                "exists": have is not None,
+                "vmid": vmid,
+                "node": node or None,
+                "addresses": known,
+                "before": before,
+                "after": after,
+                "actions": outcome.actions,
+                "needs_reboot": needs_reboot,
+                "upids": outcome.upids,
+                "seconds": outcome.seconds,
+                "changed": bool(outcome.actions),
+            }
+            report.changed = report.changed or bool(outcome.actions)
+            report.warnings += outcome.warnings
+            if outcome.error:
+                report.failures.append(outcome.error)
+            if outcome.actions:
+                old, new = replace(case.plan, before=before, after=after).difference()
+                report.diff.append(
+                    {"before_header": want.name, "after_header": want.name, "before": old, "after": new}
+                )
+        return report
+
+    @staticmethod
+    def _addresses(writer: Writer, outcome: Outcome) -> list[str]:
+        """Static addresses as the record gives them; those by DHCP are asked of the running guest."""
+        nics = outcome.want.options.get("networks", [])
+        static = [str(nic["address"]).split("/")[0] for nic in nics if "/" in str(nic.get("address") or "")]
+        dynamic = any(nic.get("address") == "dhcp" for nic in nics)
+        if outcome.error or not dynamic or outcome.have is None or not outcome.have.running:
+            return static
+        return list(dict.fromkeys([*static, *addresses(writer.client, outcome.have)]))
+
+
+def run(params: Mapping[str, Any], check: bool) -> Report:
+    """The module: its parameters in, a report out."""
+    user, token = str(params["api_user"] or ""), str(params["api_token_id"] or "")
+    if "!" in token:
+        user, _sign, token = token.partition("!")
+    if not params["api_host"]:
+        raise Failed("api_host is empty: set it, or PROXMOX_HOST in the environment")
+    if bool(token) != bool(params["api_token_secret"]):
+        raise Failed("api_token_id and api_token_secret go together: set both, or use api_password")
+    if not token and not params["api_password"]:
+        raise Failed("no way to log in: set api_token_id and api_token_secret, or api_password")
+    if "@" not in user:
+        raise Failed(f"api_user {user!r} has no realm: write {user or 'root'}@pam")
+    settings = Settings(
+        host=str(params["api_host"]),
+        port=int(params["api_port"]),
+        user=user,
+        password=str(params["api_password"] or ""),
+        token_id=token,
+        token_secret=str(params["api_token_secret"] or ""),
+        validate_certs=bool(params["validate_certs"]),
+        ca_path=str(params["ca_path"] or ""),
+        timeout=int(params["timeout"]),
+        deadlines={
+            **DEADLINES,
+            **{key: value for key, value in (params["deadlines"] or {}).items() if value is not None},
+        },
+    )
+    return Engine(settings, int(params["workers"]), str(params["reboot"])).run(list(params["guests"]), check)

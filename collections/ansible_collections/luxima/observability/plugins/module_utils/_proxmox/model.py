@@ -1,0 +1,141 @@
+# Copyright: luxima.observability contributors
+# GNU General Public License v3.0+ (see LICENSE)
+"""What is wanted, what is there, and the changes between them: plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+#: The API's word for a kind of guest.
+API_KIND = {"lxc": "lxc", "vm": "qemu"}
+#: What people call it, in messages.
+NOUN = {"lxc": "container", "vm": "VM"}
+
+
+@dataclass(frozen=True)
+class Want:
+    """One record of the module's ``guests``, checked. ``options`` holds what was given, and nothing else."""
+
+    name: str
+    kind: str = "lxc"
+    state: str = "started"
+    vmid: int = 0
+    node: str = ""
+    template: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        return f"{NOUN[self.kind]} {self.name}"
+
+
+@dataclass(frozen=True)
+class Guest:
+    """A guest as the server describes it. ``config`` has pending values overlaid: it is what will hold after a reboot."""
+
+    vmid: int
+    name: str
+    kind: str
+    node: str
+    running: bool = False
+    template: bool = False
+    pool: str = ""
+    lock: str = ""
+    digest: str = ""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    pending: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Change:
+    """One step. ``action`` is the word of the report, ``verb`` the one of messages."""
+
+    action: ClassVar[str] = ""
+    verb: ClassVar[str] = ""
+    #: Name of the deadline that bounds it.
+    deadline: ClassVar[str] = "configure"
+
+
+@dataclass(frozen=True)
+class Create(Change):
+    action, verb, deadline = "created", "create", "create"
+    params: Mapping[str, str | int] = field(default_factory=dict)
+    storage: str = ""
+
+
+@dataclass(frozen=True)
+class Clone(Change):
+    action, verb, deadline = "cloned", "clone", "clone"
+    source: int = 0
+    source_node: str = ""
+    params: Mapping[str, str | int] = field(default_factory=dict)
+    storage: str = ""
+
+
+@dataclass(frozen=True)
+class Configure(Change):
+    action, verb = "configured", "configure"
+    values: Mapping[str, str | int] = field(default_factory=dict)
+    delete: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Grow(Change):
+    action, verb, deadline = "grown", "grow a volume of", "resize"
+    disk: str = ""
+    size_gb: float = 0
+
+
+@dataclass(frozen=True)
+class Join(Change):
+    action, verb = "pooled", "add to its pool"
+    pool: str = ""
+
+
+@dataclass(frozen=True)
+class Start(Change):
+    action, verb, deadline = "started", "start", "start"
+
+
+@dataclass(frozen=True)
+class Stop(Change):
+    """``hard``: without asking the guest, because it is destroyed next."""
+
+    action, verb, deadline = "stopped", "stop", "stop"
+    hard: bool = False
+
+
+@dataclass(frozen=True)
+class Reboot(Change):
+    action, verb, deadline = "rebooted", "reboot", "stop"
+
+
+@dataclass(frozen=True)
+class Destroy(Change):
+    action, verb, deadline = "destroyed", "destroy", "destroy"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Ordered changes, and what they turn ``before`` into. ``refusals``: why nothing may be done."""
+
+    changes: tuple[Change, ...] = ()
+    before: Mapping[str, Any] = field(default_factory=dict)
+    after: Mapping[str, Any] = field(default_factory=dict)
+    needs_reboot: bool = False
+    refusals: tuple[str, ...] = ()
+    privileges: frozenset[str] = frozenset()
+
+    @property
+    def actions(self) -> list[str]:
+        return list(dict.fromkeys(change.action for change in self.changes))
+
+    def difference(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Before and after, reduced to what differs."""
+        keys = [key for key in {**self.before, **self.after} if self.before.get(key) != self.after.get(key)]
+        return (
+            {key: self.before[key] for key in keys if key in self.before},
+            {key: self.after[key] for key in keys if key in self.after},
+        )

@@ -1,0 +1,492 @@
+# Copyright: luxima.observability contributors
+# GNU General Public License v3.0+ (see LICENSE)
+"""One table per kind of guest. It gives the argument spec, the comparison, the diff and the privileges.
+
+A row says how an option is called, how the server's value is read, how it is written and when a change holds.
+To support another option, add a row. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote, unquote
+
+from .formats import (
+    MAC,
+    TAG,
+    canonical_address,
+    format_nic,
+    format_properties,
+    number,
+    parse_nic,
+    parse_properties,
+    parse_size,
+    split_words,
+    storage_of,
+)
+
+# When a change of a running guest holds.
+LIVE = "live"
+REBOOT = "reboot"
+#: Never: the guest would have to be made anew.
+FIXED = "fixed"
+#: Read at creation only, and not compared afterwards.
+CREATION = "creation"
+
+Config = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One value on the wire, as it is and as it should be. ``wire`` None removes the key."""
+
+    label: str
+    key: str
+    before: Any
+    after: Any
+    wire: str | int | None
+    effect: str = LIVE
+    privilege: str = "VM.Config.Options"
+    #: New size in GiB of the existing volume ``key``.
+    grow: float | None = None
+    refusal: str = ""
+
+    @property
+    def differs(self) -> bool:
+        return bool(self.before != self.after)
+
+
+@dataclass(frozen=True)
+class Codec:
+    """``read``: server's value (None: not set) to a comparable one. ``want``: the record's value to the same form.
+    ``wire``: that form to what is sent; None removes the key."""
+
+    read: Callable[[Any], Any]
+    want: Callable[[Any], Any]
+    wire: Callable[[Any], str | int | None]
+
+
+def _merge_features(option: Option, value: Any, config: Config, creating: bool) -> list[Item]:
+    """Features that are not mentioned stay; a false one and a missing one are the same."""
+    current = parse_properties(str(config.get(option.key) or ""))
+
+    def flag(raw: Any) -> str:
+        return str(int(raw)) if isinstance(raw, (bool, int)) else str(raw)
+
+    wanted = {name: flag(raw) for name, raw in value.items()}
+    before = {name: current.get(name, "0") for name in wanted}
+    merged = {name: raw for name, raw in {**current, **wanted}.items() if raw != "0"}
+    wire = format_properties(merged) or None
+    return [Item(option.name, option.key, before, wanted, wire, option.effect, option.privilege)]
+
+
+def _scalar(option: Option, value: Any, config: Config, creating: bool) -> list[Item]:
+    codec = option.codec
+    wanted = codec.want(value)
+    before = codec.read(config.get(option.key))
+    refusal = ""
+    if option.effect == FIXED and not creating and before != wanted:
+        refusal = (
+            f"{option.name} is {before} and the record says {wanted}; it is fixed when the guest is created: "
+            "correct the record, or destroy the guest and let it be made anew"
+        )
+    wire = codec.wire(wanted)
+    return [
+        Item(option.name, option.key, before, wanted, wire, option.effect, option.privilege, refusal=refusal)
+    ]
+
+
+def _nic_indexes(
+    value: list[dict[str, Any]], current: Mapping[int, Mapping[str, str]], kind: str
+) -> list[int]:
+    """netN of each record: containers by interface name, VMs by position."""
+    if kind == "vm":
+        return list(range(len(value)))
+    by_name = {properties.get("name", ""): index for index, properties in current.items()}
+    names = [nic.get("name") or f"eth{position}" for position, nic in enumerate(value)]
+    taken = set(current)
+    result = []
+    for name in names:
+        index = by_name.get(name, -1)
+        if index < 0:
+            index = next(number for number in range(64) if number not in taken)
+            taken.add(index)
+        result.append(index)
+    return result
+
+
+def _gathered(nic: Mapping[str, str], network: Mapping[str, str], fields: set[str]) -> dict[str, Any]:
+    """The managed part of an interface, in the record's words."""
+    full: dict[str, Any] = {
+        "bridge": nic.get("bridge", ""),
+        "vlan": int(nic.get("tag") or 0),
+        "mac": nic.get("hwaddr", "").upper(),
+        "firewall": nic.get("firewall", "0") == "1",
+        "address": _lenient_address(network.get("ip", "")),
+        "gateway": network.get("gw", ""),
+    }
+    return {name: raw for name, raw in full.items() if name in fields}
+
+
+def _lenient_address(text: str) -> str:
+    try:
+        return canonical_address(text)
+    except ValueError:
+        return text
+
+
+def _networks(option: Option, value: Any, config: Config, creating: bool, kind: str) -> list[Item]:
+    """Wanted keys are laid over the present ones, so the MAC and everything unmanaged stay."""
+    current = {
+        int(key[3:]): parse_nic(str(raw), kind)
+        for key, raw in config.items()
+        if key.startswith("net") and key[3:].isdigit()
+    }
+    items = []
+    for position, (record, index) in enumerate(zip(value, _nic_indexes(value, current, kind))):
+        fields = {name for name in ("bridge", "vlan", "mac", "firewall") if record.get(name) is not None}
+        nic = dict(current.get(index, {}))
+        ip_key = f"ipconfig{index}"
+        network = nic if kind == "lxc" else parse_properties(str(config.get(ip_key) or ""))
+        if record.get("address") is not None:
+            fields |= {"address", "gateway"}
+        before: dict[str, Any] | None = _gathered(nic, network, fields) if index in current else None
+        if index not in current:
+            nic.update(
+                {"name": record.get("name") or f"eth{position}"} if kind == "lxc" else {"model": "virtio"}
+            )
+            if kind == "lxc":
+                network = nic
+        old_nic, old_network = dict(nic), dict(network)
+        nic["bridge"] = record["bridge"]
+        if "vlan" in fields:
+            _put(nic, "tag", str(record["vlan"]) if record["vlan"] else "")
+        if "mac" in fields:
+            nic["hwaddr"] = record["mac"].upper()
+        if "firewall" in fields:
+            _put(nic, "firewall", "1" if record["firewall"] else "")
+        if "address" in fields:
+            address = canonical_address(record["address"])
+            _put(network, "ip", address)
+            # A gateway without a static address is refused or misread.
+            _put(network, "gw", (record.get("gateway") or "") if "/" in address else "")
+        after = _gathered(nic, network, fields)
+        label = f"networks.{nic.get('name', '') or f'net{index}'}"
+        effect = LIVE
+        if kind == "lxc" or creating or nic != old_nic or index not in current:
+            wire = format_nic(nic, kind)
+            items.append(Item(label, f"net{index}", before, after, wire, effect, option.privilege))
+        elif network == old_network:
+            items.append(
+                Item(label, f"net{index}", after, after, format_nic(nic, kind), effect, option.privilege)
+            )
+        if kind == "vm" and "address" in fields and network != old_network:
+            old = {"address": old_network.get("ip", ""), "gateway": old_network.get("gw", "")}
+            new = {"address": network.get("ip", ""), "gateway": network.get("gw", "")}
+            wire_ip = format_properties(network) or None
+            items.append(Item(f"{label}.address", ip_key, old, new, wire_ip, REBOOT, "VM.Config.Cloudinit"))
+    return items
+
+
+def _put(properties: dict[str, str], key: str, value: str) -> None:
+    if value:
+        properties[key] = value
+    else:
+        properties.pop(key, None)
+
+
+def boot_disk(config: Config) -> str:
+    """Key of the disk a VM starts from, empty when none is there."""
+    order = parse_properties(str(config.get("boot") or "")).get("order", "").split(";")
+    candidates = [*order, "scsi0", "virtio0", "sata0", "ide0"]
+    return next((key for key in candidates if "media=cdrom" not in str(config.get(key, "media=cdrom"))), "")
+
+
+def _volume(option: Option, label: str, key: str, record: Mapping[str, Any], config: Config) -> Item:
+    """A volume that exists is only ever grown; sending its creation form again would make a second one."""
+    size, storage = float(record["size_gb"]), record.get("storage")
+    path = record.get("path")
+    wanted: dict[str, Any] = {"size_gb": number(size)}
+    if storage:
+        wanted["storage"] = storage
+    if path:
+        wanted["path"] = path
+    present = config.get(key)
+    if present is None:
+        wire = f"{storage or 'local'}:{number(size)}" + (f",mp={path}" if path else "")
+        return Item(label, key, None, wanted, wire, option.effect, option.privilege)
+    properties = parse_properties(str(present), "volume")
+    have_size = parse_size(properties["size"]) if "size" in properties else size
+    before: dict[str, Any] = {"size_gb": number(round(have_size, 3))}
+    if storage:
+        before["storage"] = storage_of(str(present))
+    if path:
+        before["path"] = properties.get("mp", "")
+    refusals = []
+    if have_size - size > 0.001:
+        refusals.append(
+            f"{label} has {before['size_gb']} GB and the record says {wanted['size_gb']} GB; volumes grow and never "
+            f"shrink: set size_gb to {before['size_gb']} or more, or make the guest anew"
+        )
+    if storage and before["storage"] != storage:
+        refusals.append(
+            f"{label} lies on storage {before['storage'] or properties['volume']!r} and the record says {storage!r}; volumes "
+            "are not moved here: move it on the hypervisor, or correct storage"
+        )
+    wire = (
+        format_properties({**properties, "mp": path}, "volume") if path and before["path"] != path else None
+    )
+    grow = size if size - have_size > 0.001 else None
+    after = {**wanted, "size_gb": before["size_gb"]} if grow is None and not refusals else wanted
+    effect = REBOOT if wire else LIVE
+    return Item(label, key, before, after, wire, effect, option.privilege, grow, "; ".join(refusals))
+
+
+def _rootfs(option: Option, value: Any, config: Config, creating: bool) -> list[Item]:
+    return [_volume(option, "rootfs", "rootfs", value, config)]
+
+
+def _vm_rootfs(option: Option, value: Any, config: Config, creating: bool) -> list[Item]:
+    """The boot disk comes with the clone and is grown."""
+    key = boot_disk(config)
+    if not key:
+        refusal = "the template has no boot disk, so rootfs cannot be grown: choose another template"
+        return [Item("rootfs", "scsi0", None, dict(value), None, refusal=refusal)]
+    return [_volume(option, "rootfs", key, value, config)]
+
+
+def _disks(option: Option, value: Any, config: Config, creating: bool) -> list[Item]:
+    return [_volume(option, f"disks.{record['slot']}", record["slot"], record, config) for record in value]
+
+
+def _lxc_networks(option: Option, value: Any, config: Config, creating: bool) -> list[Item]:
+    return _networks(option, value, config, creating, "lxc")
+
+
+def _vm_networks(option: Option, value: Any, config: Config, creating: bool) -> list[Item]:
+    return _networks(option, value, config, creating, "vm")
+
+
+def _integer(default: int | None = None) -> Codec:
+    return Codec(lambda raw: default if raw is None else int(raw), int, int)
+
+
+VM_MEMORY = Codec(lambda raw: int(parse_properties(str(raw or 512), "current")["current"]), int, int)
+BOOLEAN = Codec(lambda raw: bool(int(raw or 0)), bool, int)
+TEXT = Codec(lambda raw: str(raw or ""), str, lambda value: value or None)
+#: Servers end a description with a newline of their own.
+PROSE = Codec(
+    lambda raw: str(raw or "").rstrip("\n"), lambda value: value.rstrip("\n"), lambda value: value or None
+)
+WORDS = Codec(lambda raw: split_words(str(raw or "")), list, lambda value: " ".join(value) or None)
+TAGS = Codec(
+    lambda raw: sorted({tag.lower() for tag in split_words(str(raw or ""))}),
+    lambda value: sorted({tag.lower() for tag in value}),
+    lambda value: ";".join(value) or None,
+)
+PROPERTIES = Codec(
+    lambda raw: parse_properties(str(raw or ""), "order"),
+    lambda value: parse_properties(value, "order"),
+    lambda value: format_properties(value) or None,
+)
+#: Stored URL-encoded, blanks as %20: the server refuses anything else.
+SSH_KEYS = Codec(
+    lambda raw: [line for line in unquote(str(raw or "")).splitlines() if line],
+    lambda value: [line.strip() for line in value if line.strip()],
+    lambda value: quote("\n".join(value), safe="") or None,
+)
+#: Compared by nobody: the server does not give it back.
+OPAQUE = Codec(lambda raw: None, lambda value: "\n".join(value), lambda value: value or None)
+
+
+@dataclass(frozen=True)
+class Option:
+    """A row: option ``name`` of the record, ``key`` on the wire, ``effect`` of a change on a running guest."""
+
+    name: str
+    key: str
+    spec: Mapping[str, Any]
+    codec: Codec = TEXT
+    effect: str = LIVE
+    privilege: str = "VM.Config.Options"
+    expand: Callable[[Option, Any, Config, bool], list[Item]] = field(default=_scalar)
+
+
+_NETWORK_SPEC: dict[str, Any] = {
+    "type": "list",
+    "elements": "dict",
+    "options": {
+        "name": {"type": "str"},
+        "bridge": {"type": "str", "required": True},
+        "vlan": {"type": "int"},
+        "address": {"type": "str"},
+        "gateway": {"type": "str"},
+        "mac": {"type": "str"},
+        "firewall": {"type": "bool"},
+    },
+}
+_ROOTFS_SPEC: dict[str, Any] = {
+    "type": "dict",
+    "options": {"storage": {"type": "str"}, "size_gb": {"type": "float", "required": True}},
+}
+_DISKS_SPEC: dict[str, Any] = {
+    "type": "list",
+    "elements": "dict",
+    "options": {
+        "slot": {"type": "str", "required": True},
+        "storage": {"type": "str", "required": True},
+        "size_gb": {"type": "float", "required": True},
+        "path": {"type": "str"},
+    },
+}
+_INT: dict[str, Any] = {"type": "int"}
+_BOOL: dict[str, Any] = {"type": "bool"}
+_STR: dict[str, Any] = {"type": "str"}
+_LIST: dict[str, Any] = {"type": "list", "elements": "str"}
+_KEYS: dict[str, Any] = {"type": "list", "elements": "str", "no_log": False}
+
+_SHARED = (
+    Option("onboot", "onboot", _BOOL, BOOLEAN),
+    Option("startup", "startup", _STR, PROPERTIES),
+    Option("protection", "protection", _BOOL, BOOLEAN),
+    Option("tags", "tags", _LIST, TAGS),
+    Option("description", "description", _STR, PROSE),
+)
+
+LXC: tuple[Option, ...] = (
+    Option("name", "hostname", _STR, TEXT, LIVE, "VM.Config.Network"),
+    Option("cores", "cores", _INT, _integer(), LIVE, "VM.Config.CPU"),
+    Option("memory_mb", "memory", _INT, _integer(512), LIVE, "VM.Config.Memory"),
+    Option("swap_mb", "swap", _INT, _integer(512), LIVE, "VM.Config.Memory"),
+    Option("rootfs", "rootfs", _ROOTFS_SPEC, TEXT, LIVE, "VM.Config.Disk", _rootfs),
+    Option("disks", "mp", _DISKS_SPEC, TEXT, LIVE, "VM.Config.Disk", _disks),
+    Option("networks", "net", _NETWORK_SPEC, TEXT, LIVE, "VM.Config.Network", _lxc_networks),
+    Option("nameservers", "nameserver", _LIST, WORDS, REBOOT, "VM.Config.Network"),
+    Option("searchdomain", "searchdomain", _STR, TEXT, REBOOT, "VM.Config.Network"),
+    Option("features", "features", {"type": "dict"}, TEXT, REBOOT, "VM.Allocate", _merge_features),
+    Option("unprivileged", "unprivileged", _BOOL, BOOLEAN, FIXED, "VM.Allocate"),
+    Option("ssh_public_keys", "ssh-public-keys", _KEYS, OPAQUE, CREATION, "VM.Allocate"),
+    *_SHARED,
+)
+
+VM: tuple[Option, ...] = (
+    Option("name", "name", _STR, TEXT),
+    Option("cores", "cores", _INT, _integer(1), REBOOT, "VM.Config.CPU"),
+    Option("memory_mb", "memory", _INT, VM_MEMORY, REBOOT, "VM.Config.Memory"),
+    Option("rootfs", "scsi0", _ROOTFS_SPEC, TEXT, LIVE, "VM.Config.Disk", _vm_rootfs),
+    Option("disks", "scsi", _DISKS_SPEC, TEXT, LIVE, "VM.Config.Disk", _disks),
+    Option("networks", "net", _NETWORK_SPEC, TEXT, LIVE, "VM.Config.Network", _vm_networks),
+    Option("nameservers", "nameserver", _LIST, WORDS, REBOOT, "VM.Config.Cloudinit"),
+    Option("searchdomain", "searchdomain", _STR, TEXT, REBOOT, "VM.Config.Cloudinit"),
+    Option("ssh_public_keys", "sshkeys", _KEYS, SSH_KEYS, CREATION, "VM.Config.Cloudinit"),
+    *_SHARED,
+)
+
+TABLES: Mapping[str, tuple[Option, ...]] = {"lxc": LXC, "vm": VM}
+
+
+def expand(kind: str, wanted: Mapping[str, Any], config: Config, creating: bool) -> list[Item]:
+    """Every managed value of a guest, in the order of the table."""
+    return [
+        item
+        for option in TABLES[kind]
+        if option.name in wanted and (creating or option.effect != CREATION)
+        for item in option.expand(option, wanted[option.name], config, creating)
+    ]
+
+
+def faults(kind: str, options: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the values of one record, whatever the hypervisor looks like."""
+    found = []
+    known = {option.name for option in TABLES[kind]}
+    found += [f"{name}: not an option of a guest of kind {kind}" for name in options if name not in known]
+    for name, minimum in (("cores", 1), ("memory_mb", 16), ("swap_mb", 0)):
+        if name in options and options[name] < minimum:
+            found.append(f"{name}: {options[name]} is below {minimum}")
+    for position, nic in enumerate(options.get("networks", [])):
+        where = f"networks[{position}]"
+        try:
+            address = canonical_address(nic.get("address") or "")
+        except ValueError as error:
+            found.append(f"{where}.address: {error}")
+            address = ""
+        if nic.get("gateway") and "/" not in address and nic.get("address") in (None, "", "dhcp", "manual"):
+            found.append(f"{where}.gateway: needs a static address")
+        if nic.get("mac") and not MAC.fullmatch(nic["mac"]):
+            found.append(f"{where}.mac: {nic['mac']!r} is not a MAC address")
+        if not 0 <= (nic.get("vlan") or 0) <= 4094:
+            found.append(f"{where}.vlan: {nic['vlan']} is not between 1 and 4094 (0: none)")
+    for label, volume in [
+        ("rootfs", options.get("rootfs")),
+        *((f"disks[{n}]", d) for n, d in enumerate(options.get("disks", []))),
+    ]:
+        if volume and volume["size_gb"] <= 0:
+            found.append(f"{label}.size_gb: {volume['size_gb']} is not a size")
+    for position, disk in enumerate(options.get("disks", [])):
+        prefixes = ("mp",) if kind == "lxc" else ("scsi", "virtio", "sata")
+        if disk["slot"].rstrip("0123456789") not in prefixes or not disk["slot"][-1].isdigit():
+            found.append(
+                f"disks[{position}].slot: {disk['slot']!r} is not one of {', '.join(p + 'N' for p in prefixes)}"
+            )
+        if kind == "lxc" and not (disk.get("path") or "").startswith("/"):
+            found.append(
+                f"disks[{position}].path: a container's disk needs an absolute path to be mounted at"
+            )
+    found += [
+        f"tags: {tag!r} may hold lower-case letters, digits and _ + . - only"
+        for tag in options.get("tags", [])
+        if not TAG.fullmatch(tag.lower())
+    ]
+    return found
+
+
+def guest_spec() -> dict[str, Any]:
+    """Argument spec of one entry of ``guests``: identity, then the rows of both tables."""
+    spec: dict[str, Any] = {
+        "name": {"type": "str", "required": True},
+        "kind": {"type": "str", "choices": ["lxc", "vm"], "default": "lxc"},
+        "state": {
+            "type": "str",
+            "choices": ["present", "started", "stopped", "restarted", "absent"],
+            "default": "started",
+        },
+        "vmid": {"type": "int"},
+        "node": {"type": "str"},
+        "template": {"type": "str"},
+        "clone_of": {"type": "str"},
+        "pool": {"type": "str"},
+    }
+    for table in TABLES.values():
+        for option in table:
+            spec.setdefault(option.name, dict(option.spec))
+    return spec
+
+
+def module_spec(env_fallback: Callable[..., Any]) -> dict[str, Any]:
+    """Argument spec of the module. ``env_fallback`` is Ansible's, which only modules may import."""
+
+    def connection(kind: str, variable: str, **rest: Any) -> dict[str, Any]:
+        return {"type": kind, "fallback": (env_fallback, [variable]), **rest}
+
+    operations = ("create", "clone", "configure", "resize", "start", "stop", "destroy", "lock")
+    return {
+        "api_host": connection("str", "PROXMOX_HOST"),
+        "api_port": connection("int", "PROXMOX_PORT", default=8006),
+        "api_user": connection("str", "PROXMOX_USER", default="root@pam"),
+        "api_password": connection("str", "PROXMOX_PASSWORD", no_log=True),
+        "api_token_id": connection("str", "PROXMOX_TOKEN_ID", no_log=False),
+        "api_token_secret": connection("str", "PROXMOX_TOKEN_SECRET", no_log=True),
+        "validate_certs": connection("bool", "PROXMOX_VALIDATE_CERTS", default=True),
+        "ca_path": connection("path", "PROXMOX_CA_PATH"),
+        "timeout": connection("int", "PROXMOX_API_TIMEOUT", default=60),
+        "deadlines": {
+            "type": "dict",
+            "default": {},
+            "options": {name: {"type": "int"} for name in operations},
+        },
+        "workers": {"type": "int", "default": 8},
+        "reboot": {"type": "str", "choices": ["never", "if_needed"], "default": "never"},
+        "guests": {"type": "list", "elements": "dict", "required": True, "options": guest_spec()},
+    }

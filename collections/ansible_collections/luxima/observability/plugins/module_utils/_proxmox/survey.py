@@ -1,0 +1,264 @@
+# Copyright: luxima.observability contributors
+# GNU General Public License v3.0+ (see LICENSE)
+"""What is there: guests, and whatever new ones would need. Reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .client import Client
+from .errors import Absent, Failed
+from .model import API_KIND, Guest, Want
+
+_KIND = {"lxc": "lxc", "qemu": "vm"}
+
+
+class Cluster:
+    """All guests of the cluster by one request. ``guests`` are without configuration."""
+
+    def __init__(self, client: Client) -> None:
+        rows = client.get("cluster/resources", "list the guests", type="vm")
+        self.guests: list[Guest] = [
+            Guest(
+                vmid=int(row["vmid"]),
+                name=str(row.get("name", "")),
+                kind=_KIND.get(str(row.get("type")), "vm"),
+                node=str(row.get("node", "")),
+                running=row.get("status") == "running",
+                template=bool(int(row.get("template") or 0)),
+                pool=str(row.get("pool") or ""),
+                lock=str(row.get("lock") or ""),
+                config={"tags": row.get("tags") or ""},
+            )
+            for row in rows
+            if row.get("vmid") is not None
+        ]
+
+    @property
+    def vmids(self) -> set[int]:
+        return {guest.vmid for guest in self.guests}
+
+    def counts(self) -> dict[str, int]:
+        """Guests per node."""
+        result: dict[str, int] = {}
+        for guest in self.guests:
+            result[guest.node] = result.get(guest.node, 0) + 1
+        return result
+
+    def find(self, want: Want) -> Guest | None:
+        """The guest of a record: by vmid, else by its name, which must be unique. Failed says what is unclear."""
+        named = [guest for guest in self.guests if guest.name == want.name]
+        if not want.vmid:
+            if len(named) > 1:
+                ids = ", ".join(
+                    f"{guest.vmid} on {guest.node}" for guest in sorted(named, key=lambda guest: guest.vmid)
+                )
+                raise Failed(
+                    f"{want.name}: {len(named)} guests have this name ({ids}): set vmid in the record to the one that is meant"
+                )
+            return self._same_kind(want, named[0]) if named else None
+        found = next((guest for guest in self.guests if guest.vmid == want.vmid), None)
+        if found is None:
+            if named and want.state != "absent":
+                raise Failed(
+                    f"{want.name}: the record says vmid {want.vmid}, but the guest of this name has {named[0].vmid} "
+                    f"(on {named[0].node}): correct or remove vmid"
+                )
+            return None
+        if found.name != want.name and not _ours(want, found):
+            raise Failed(
+                f"{want.name}: vmid {want.vmid} belongs to {found.name!r} on {found.node}, which does not carry the "
+                "record's tags, so it is left alone: correct vmid, or rename that guest"
+            )
+        return self._same_kind(want, found)
+
+    @staticmethod
+    def _same_kind(want: Want, found: Guest) -> Guest:
+        if found.kind != want.kind:
+            raise Failed(
+                f"{want.name}: {found.vmid} on {found.node} is of kind {found.kind}, the record says {want.kind}: "
+                "choose another name, or remove that guest"
+            )
+        return found
+
+
+def _ours(want: Want, found: Guest) -> bool:
+    """Whether a guest with another name may be renamed: it carries every tag of the record, and nothing is destroyed."""
+    tags = {str(tag).lower() for tag in want.options.get("tags", [])}
+    present = set(str(found.config.get("tags", "")).replace(",", ";").split(";"))
+    return want.state != "absent" and bool(tags) and tags <= present
+
+
+def live_status(client: Client, node: str, kind: str) -> dict[int, Mapping[str, Any]]:
+    """Rows of all guests of a kind on a node, with the power state of this moment (the cluster's list lags behind)."""
+    rows = client.get(f"nodes/{node}/{API_KIND[kind]}", f"list the guests of {node}")
+    return {int(row["vmid"]): row for row in rows}
+
+
+def read(client: Client, guest: Guest, status: Mapping[str, Any] | None = None) -> Guest | None:
+    """The guest with its configuration, by one request (two without ``status``). None: gone."""
+    base = f"nodes/{guest.node}/{API_KIND[guest.kind]}/{guest.vmid}"
+    subject = f"read {guest.name or guest.vmid}"
+    try:
+        entries = client.get(f"{base}/pending", subject)
+        if status is None:
+            status = client.get(f"{base}/status/current", subject)
+    except Absent:
+        return None
+    config: dict[str, Any] = {}
+    pending: set[str] = set()
+    for entry in entries:
+        key = str(entry["key"])
+        if "pending" in entry or entry.get("delete"):
+            pending.add(key)
+        if entry.get("delete"):
+            continue
+        value = entry.get("pending", entry.get("value"))
+        if value is not None:
+            config[key] = value
+    digest = str(config.pop("digest", ""))
+    name = config.get("hostname" if guest.kind == "lxc" else "name")
+    return Guest(
+        vmid=guest.vmid,
+        name=str(name or guest.name),
+        kind=guest.kind,
+        node=guest.node,
+        running=status.get("status") == "running",
+        template=str(config.get("template", "0")) == "1",
+        pool=guest.pool,
+        lock=str(config.pop("lock", "") or status.get("lock") or ""),
+        digest=digest,
+        config=config,
+        pending=frozenset(pending),
+    )
+
+
+def addresses(client: Client, guest: Guest) -> list[str]:
+    """Addresses a running guest has by DHCP, of the interfaces in its configuration."""
+    macs = {
+        part.split("=", 1)[1].lower()
+        for key, raw in guest.config.items()
+        if key.startswith("net") and key[3:].isdigit()
+        for part in str(raw).split(",")
+        if "=" in part and part.count(":") == 5
+    }
+    base = f"nodes/{guest.node}/{API_KIND[guest.kind]}/{guest.vmid}"
+    try:
+        if guest.kind == "lxc":
+            rows = client.get(f"{base}/interfaces", f"ask {guest.name} for its addresses") or []
+        else:
+            answer = client.get(f"{base}/agent/network-get-interfaces", f"ask {guest.name} for its addresses")
+            rows = answer.get("result", [])
+    except (Absent, Failed):
+        return []  # no agent, or not up yet: addresses are a convenience
+    result = []
+    for row in rows:
+        mac = str(row.get("hwaddr") or row.get("hardware-address") or "").lower()
+        if mac not in macs:
+            continue
+        found = [str(row["inet"])] if row.get("inet") else []
+        found += [
+            str(entry.get("ip-address"))
+            for entry in row.get("ip-addresses") or []
+            if entry.get("ip-address-type") in ("ipv4", "inet")
+        ]
+        result += [address.split("/")[0] for address in found]
+    return list(dict.fromkeys(address for address in result if not address.startswith(("127.", "169.254."))))
+
+
+class Stock:
+    """What the nodes offer to new guests; asked for once, and only when something is to be made or changed."""
+
+    def __init__(self, client: Client, identity: str) -> None:
+        self._client = client
+        self._identity = identity
+        rows = client.get("nodes", "list the nodes")
+        self.nodes: dict[str, bool] = {
+            str(row["node"]): row.get("status", "online") == "online" for row in rows
+        }
+        self._storages: dict[str, dict[str, Mapping[str, Any]]] = {}
+        self._bridges: dict[str, set[str]] = {}
+        self._volumes: dict[tuple[str, str], set[str]] = {}
+        self._pools: set[str] | None = None
+        self._permissions: dict[str, Mapping[str, Any]] | None = None
+
+    def node_fault(self, node: str) -> str:
+        if node not in self.nodes:
+            return f"node {node!r} is not in the cluster (it has {_listing(self.nodes)})"
+        return "" if self.nodes[node] else f"node {node!r} is offline"
+
+    def storage_fault(self, node: str, storage: str, content: str) -> str:
+        if node not in self._storages:
+            rows = self._client.get(f"nodes/{node}/storage", f"list the storages of {node}")
+            self._storages[node] = {str(row["storage"]): row for row in rows}
+        row = self._storages[node].get(storage)
+        if row is None:
+            return f"storage {storage!r} is not on node {node} (it has {_listing(self._storages[node])})"
+        if not int(row.get("enabled", 1)) or not int(row.get("active", 1)):
+            return f"storage {storage!r} is not active on node {node}"
+        held = str(row.get("content") or "")
+        if held and content not in held.split(","):
+            return f"storage {storage!r} on node {node} does not hold content {content!r} (it holds {held})"
+        return ""
+
+    def template_fault(self, node: str, template: str) -> str:
+        storage = template.partition(":")[0]
+        fault = self.storage_fault(node, storage, "vztmpl")
+        if fault:
+            return fault
+        key = (node, storage)
+        if key not in self._volumes:
+            rows = self._client.get(
+                f"nodes/{node}/storage/{storage}/content",
+                f"list the templates of {storage}",
+                content="vztmpl",
+            )
+            self._volumes[key] = {str(row["volid"]) for row in rows}
+        if template in self._volumes[key]:
+            return ""
+        return f"template {template!r} is not on node {node} (storage {storage} has {_listing(self._volumes[key])})"
+
+    def bridge_fault(self, node: str, bridge: str) -> str:
+        if node not in self._bridges:
+            rows = self._client.get(f"nodes/{node}/network", f"list the bridges of {node}", type="any_bridge")
+            self._bridges[node] = {str(row["iface"]) for row in rows}
+        if bridge in self._bridges[node]:
+            return ""
+        return f"bridge {bridge!r} is not on node {node}, or {self._identity} may not see it (it sees {_listing(self._bridges[node])})"
+
+    def pool_fault(self, pool: str) -> str:
+        if self._pools is None:
+            self._pools = {str(row["poolid"]) for row in self._client.get("pools", "list the pools")}
+        return (
+            "" if pool in self._pools else f"pool {pool!r} does not exist (there are {_listing(self._pools)})"
+        )
+
+    def privilege_fault(self, privilege: str, paths: Iterable[str]) -> str:
+        """Empty when the privilege is held on one of ``paths``."""
+        if self._permissions is None:
+            try:
+                self._permissions = dict(
+                    self._client.get("access/permissions", "read the own permissions") or {}
+                )
+            except Failed:
+                self._permissions = {"/": {privilege: 1}}
+        paths = list(paths)
+        if any(held(self._permissions, path, privilege) for path in paths):
+            return ""
+        return f"{self._identity} lacks {privilege} on {' or '.join(paths)}"
+
+
+def held(permissions: Mapping[str, Mapping[str, Any]], path: str, privilege: str) -> bool:
+    """Whether a privilege holds on a path: its own entry, else the nearest one above that hands it down."""
+    if path in permissions:
+        return privilege in permissions[path]
+    while path != "/":
+        path = path.rpartition("/")[0] or "/"
+        if path in permissions:
+            return bool(int(permissions[path].get(privilege) or 0))
+    return False
+
+
+def _listing(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)[:12]) or "none"

@@ -1,0 +1,353 @@
+# Copyright: luxima.observability contributors
+# GNU General Public License v3.0+ (see LICENSE)
+"""Carries plans out. One guest at a time per worker, many workers; every surprise is answered by reading and planning again."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from .allocate import Ids
+from .client import Client, Settings
+from .errors import Absent, Conflict, Failed
+from .model import (
+    API_KIND,
+    Change,
+    Clone,
+    Configure,
+    Create,
+    Destroy,
+    Grow,
+    Guest,
+    Join,
+    Plan,
+    Reboot,
+    Start,
+    Stop,
+    Want,
+)
+from .plan import plan
+from .survey import Cluster, read
+
+#: At a time: new containers per storage (each unpacks a whole file system), clones per template and storage (each
+#: copies a disk under locks that wait one second only).
+CREATES_PER_STORAGE = 4
+CLONES_PER_TEMPLATE = 2
+#: How often one guest is planned anew before somebody else's changes are called a fight.
+ROUNDS = 12
+#: Seconds a request may still be under way after its reply was lost.
+GRACE = 3.0
+
+DEADLINES: Mapping[str, int] = {
+    "create": 900,
+    "clone": 1800,
+    "configure": 120,
+    "resize": 300,
+    "start": 180,
+    "stop": 120,
+    "destroy": 300,
+    "lock": 180,
+}
+
+
+@dataclass
+class Outcome:
+    """What became of one guest."""
+
+    want: Want
+    plan: Plan
+    have: Guest | None = None
+    actions: list[str] = field(default_factory=list)
+    upids: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    error: str = ""
+
+    def did(self, change: Change) -> None:
+        if change.action not in self.actions:
+            self.actions.append(change.action)
+
+
+class Slots:
+    """Counting locks by name, shared by all workers."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._slots: dict[object, threading.Semaphore] = {}
+
+    @contextlib.contextmanager
+    def held(self, key: object, size: int) -> Iterator[None]:
+        with self._lock:
+            slot = self._slots.setdefault(key, threading.Semaphore(size))
+        with slot:
+            yield
+
+
+class Writer:
+    """Applies plans. ``ids`` and ``slots`` are shared; the session belongs to the calling thread."""
+
+    def __init__(self, settings: Settings, ids: Ids, reboot: str) -> None:
+        self._settings = settings
+        self.ids = ids
+        self.slots = Slots()
+        self.reboot = reboot
+        self._threads = threading.local()
+
+    @property
+    def client(self) -> Client:
+        """This thread's session: proxmoxer's are not thread-safe."""
+        if not hasattr(self._threads, "client"):
+            self._threads.client = Client(self._settings)
+        client: Client = self._threads.client
+        return client
+
+    def converge(self, want: Want, have: Guest | None, source: Guest | None, first: Plan) -> Outcome:
+        """Make one guest what its record says and read it back. Errors end up in the outcome, none is raised."""
+        started = time.monotonic()
+        outcome = Outcome(want, first, have)
+        course = _Course(self, outcome, source)
+        try:
+            course.run()
+        except (Failed, Absent, Conflict) as error:
+            outcome.error = str(error)
+            outcome.have = course.reached
+        outcome.seconds = round(time.monotonic() - started, 2)
+        return outcome
+
+    def deadline(self, name: str) -> float:
+        return float(self._settings.deadlines.get(name, DEADLINES[name]))
+
+
+class _Course:
+    """The way of one guest from what it is to what it should be."""
+
+    def __init__(self, writer: Writer, outcome: Outcome, source: Guest | None) -> None:
+        self._writer = writer
+        self._outcome = outcome
+        self._want = outcome.want
+        self._source = source
+        # Where it is, or will be: known before the first request, so that a lost reply can be looked up.
+        want, vmid = outcome.want, outcome.want.vmid or int(outcome.plan.after.get("vmid", 0))
+        self._at = outcome.have or Guest(vmid, want.name, want.kind, want.node)
+        self._made = False
+
+    @property
+    def reached(self) -> Guest | None:
+        """The guest as far as it is known, for the report of a failure."""
+        return self._at if self._made or self._outcome.have else None
+
+    def run(self) -> None:
+        want, outcome, writer = self._want, self._outcome, self._writer
+        have, current = outcome.have, outcome.plan
+        lost: Change | None = None
+        clean = False
+        patience = time.monotonic() + writer.deadline("lock")
+        pauses: dict[str, int] = defaultdict(int)
+        for _round in range(ROUNDS):
+            if lost is not None and not any(type(change) is type(lost) for change in current.changes):
+                outcome.did(lost)
+            lost = None
+            if current.refusals:
+                raise Failed(f"{want.label}: " + "; ".join(current.refusals))
+            if not current.changes:
+                break
+            if clean:
+                before, after = current.difference()
+                raise Failed(
+                    f"{want.label}: the server took every change, but reads back {before} instead of {after}"
+                )
+            clean = True
+            for change in current.changes:
+                try:
+                    self._apply(change, have)
+                    outcome.did(change)
+                except Conflict as conflict:
+                    clean = False
+                    lost = change if conflict.reason == "lost" else None
+                    self._pause(conflict, pauses, patience)
+                    break
+                except Absent:
+                    if not isinstance(change, (Destroy, Stop)):
+                        raise
+                    clean = False
+                    break
+                if isinstance(change, Clone):
+                    clean = False  # what the clone got, its MAC included, is read before it is configured
+                    break
+            if want.state == "restarted" and {"rebooted", "started"} & set(outcome.actions):
+                want = replace(want, state="started")
+            have = self._read(retry=lost is not None)
+            current = plan(want, have, self._source, writer.reboot, fresh=self._made and want.kind == "vm")
+        else:
+            raise Failed(
+                f"{want.label}: changed by someone else {ROUNDS} times while it was being changed: run again when that has ended"
+            )
+        outcome.have = have
+
+    def _pause(self, conflict: Conflict, pauses: dict[str, int], patience: float) -> None:
+        """Wait a little longer each time; raise when waiting has no end in sight."""
+        reason = conflict.reason
+        if reason == "lock" and time.monotonic() > patience:
+            raise Failed(
+                f"{conflict}; waited {self._writer.deadline('lock'):g} s: let that operation end, or raise deadlines.lock"
+            )
+        pauses[reason] += 1
+        if reason not in ("lock", "exists") and pauses[reason] > 4:
+            raise Failed(f"{conflict}; tried {pauses[reason]} times")
+        if reason != "exists":
+            time.sleep(min(0.2 * 1.6 ** pauses[reason], 5.0))
+
+    def _read(self, retry: bool) -> Guest | None:
+        """The guest as it is now, when nothing else works on it any more."""
+        if not self._at.vmid:
+            return None
+        client, end = self._writer.client, time.monotonic() + self._writer.deadline("lock")
+        grace, pause = time.monotonic() + (GRACE if retry and not self._outcome.have else 0), 0.1
+        while True:
+            found = read(client, self._at)
+            if found is None and time.monotonic() < grace:
+                time.sleep(0.3)
+                continue
+            if found is None:
+                self._made = False
+                return None
+            if not found.lock:
+                if not self._outcome.have and found.name != self._want.name and not self._named_ours(found):
+                    # Someone else took the id while our request was on its way.
+                    self._at = replace(self._at, vmid=0)
+                    return None
+                self._at = replace(found, pool=self._pool(found))
+                return self._at
+            if time.monotonic() > end:
+                raise Failed(
+                    f"{self._want.label}: {found.vmid} on {found.node} is locked ({found.lock}) for more than "
+                    f"{self._writer.deadline('lock'):g} s: let that operation end, or raise deadlines.lock"
+                )
+            time.sleep(pause)
+            pause = min(pause * 1.5, 2.0)
+
+    def _named_ours(self, found: Guest) -> bool:
+        return self._made and found.vmid == self._at.vmid
+
+    def _pool(self, found: Guest) -> str:
+        """Pools are not part of a configuration; only asked for where the record names one."""
+        if not self._want.options.get("pool"):
+            return self._at.pool
+        return next(
+            (guest.pool for guest in Cluster(self._writer.client).guests if guest.vmid == found.vmid), ""
+        )
+
+    def _apply(self, change: Change, have: Guest | None) -> None:
+        handlers: dict[type[Change], Callable[[Any, Guest | None], None]] = {
+            Create: self._create,
+            Clone: self._clone,
+            Configure: self._configure,
+            Grow: self._grow,
+            Join: self._join,
+            Start: self._power,
+            Stop: self._power,
+            Reboot: self._power,
+            Destroy: self._destroy,
+        }
+        handlers[type(change)](change, have)
+
+    def _subject(self, change: Change) -> str:
+        place = f" ({self._at.vmid} on {self._at.node})" if self._at.vmid else f" (on {self._at.node})"
+        return f"{change.verb} {self._want.label}{place}"
+
+    def _base(self) -> str:
+        return f"nodes/{self._at.node}/{API_KIND[self._at.kind]}/{self._at.vmid}"
+
+    def _send(self, change: Change, method: str, path: str, **data: Any) -> None:
+        """One write and the end of its task."""
+        client, subject = self._writer.client, self._subject(change)
+        upid = client.write(method, path, subject, **data)
+        if isinstance(upid, str) and upid.startswith("UPID:"):
+            self._outcome.upids.append(upid)
+        self._outcome.warnings += client.wait(upid, subject, self._writer.deadline(change.deadline))
+
+    def _new_id(self) -> None:
+        if self._at.vmid:
+            return
+        client = self._writer.client
+        floor = int(client.get("cluster/nextid", "ask for a free id"))
+        self._at = replace(self._at, vmid=self._writer.ids.take(floor))
+
+    def _claim(self, change: Create | Clone, send: Callable[[], None]) -> None:
+        """Make a guest under an id that may turn out to be taken."""
+        self._new_id()
+        try:
+            send()
+        except Conflict as conflict:
+            if conflict.reason != "exists":
+                raise
+            if self._ours_after_all():
+                raise Conflict(str(conflict), "lost") from conflict
+            if self._want.vmid:
+                raise Failed(
+                    f"{conflict}; the record asks for this id: correct vmid, or remove that guest"
+                ) from conflict
+            self._at = replace(self._at, vmid=0)
+            raise
+        self._made = True
+
+    def _ours_after_all(self) -> bool:
+        """Whether the guest that has the id is the one an earlier, unanswered request made."""
+        found = next(
+            (guest for guest in Cluster(self._writer.client).guests if guest.vmid == self._at.vmid), None
+        )
+        return found is not None and found.name == self._want.name
+
+    def _create(self, change: Create, have: Guest | None) -> None:
+        with self._writer.slots.held(("create", self._at.node, change.storage), CREATES_PER_STORAGE):
+            path = f"nodes/{self._at.node}/lxc"
+            self._claim(change, lambda: self._send(change, "POST", path, vmid=self._at.vmid, **change.params))
+
+    def _clone(self, change: Clone, have: Guest | None) -> None:
+        params = dict(change.params)
+        if self._at.node != change.source_node:
+            params["target"] = self._at.node
+        with self._writer.slots.held(("clone", change.source, change.storage), CLONES_PER_TEMPLATE):
+            path = f"nodes/{change.source_node}/qemu/{change.source}/clone"
+            self._claim(change, lambda: self._send(change, "POST", path, newid=self._at.vmid, **params))
+
+    def _configure(self, change: Configure, have: Guest | None) -> None:
+        data: dict[str, Any] = dict(change.values)
+        if change.delete:
+            data["delete"] = ",".join(change.delete)
+        digest = have.digest if have else ""
+        if not digest:
+            digest = str(
+                self._writer.client.get(f"{self._base()}/config", self._subject(change)).get("digest", "")
+            )
+        if digest:
+            data["digest"] = digest
+        # The asynchronous form of a VM's call waits for hotplug and disks.
+        self._send(change, "POST" if self._at.kind == "vm" else "PUT", f"{self._base()}/config", **data)
+
+    def _grow(self, change: Grow, have: Guest | None) -> None:
+        self._send(change, "PUT", f"{self._base()}/resize", disk=change.disk, size=f"{change.size_gb}G")
+
+    def _join(self, change: Join, have: Guest | None) -> None:
+        self._send(
+            change, "PUT", "pools", **{"poolid": change.pool, "vms": str(self._at.vmid), "allow-move": 1}
+        )
+
+    def _power(self, change: Start | Stop | Reboot, have: Guest | None) -> None:
+        base, seconds = f"{self._base()}/status", int(self._writer.deadline("stop"))
+        if isinstance(change, Start):
+            self._send(change, "POST", f"{base}/start")
+        elif isinstance(change, Reboot):
+            self._send(change, "POST", f"{base}/reboot", timeout=seconds)
+        elif change.hard:
+            self._send(change, "POST", f"{base}/stop")
+        else:
+            self._send(change, "POST", f"{base}/shutdown", timeout=max(1, seconds * 2 // 3), forceStop=1)
+
+    def _destroy(self, change: Destroy, have: Guest | None) -> None:
+        self._send(change, "DELETE", self._base(), purge=1)

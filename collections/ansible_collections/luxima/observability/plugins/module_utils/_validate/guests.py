@@ -1,0 +1,74 @@
+# Copyright: luxima.observability contributors
+# GNU General Public License v3.0+ (see LICENSE)
+"""What guests must not have in common, and what the hypervisor refuses."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from .faults import Fault
+
+_DNS = re.compile(r"(?=.{1,253}$)[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*")
+_TAG = re.compile(r"[a-z0-9_][a-z0-9_\-+.]*")
+VMID_MIN, VMID_MAX = 100, 999_999_999
+
+
+def check(values: Mapping[str, Mapping[str, Any]], guests: list[str]) -> list[Fault]:
+    """Faults among hosts; C(values) are the evaluated variables of every host, those that failed left out."""
+    faults = _shared(values, list(values), "platform_address", "address", "set another ansible_host")
+    faults += _shared(values, guests, "guest_vmid", "id", "set another one, or 0 for the next free id")
+    for name in guests:
+        faults += _guest(name, values.get(name, {}))
+    return faults
+
+
+def _shared(
+    values: Mapping[str, Mapping[str, Any]], hosts: list[str], variable: str, noun: str, way_out: str
+) -> list[Fault]:
+    owners: dict[str, list[str]] = {}
+    for host in hosts:
+        value = str(values.get(host, {}).get(variable) or "")
+        if value not in ("", "0"):
+            owners.setdefault(value, []).append(host)
+    return [
+        Fault(variable, host, f"the {noun} {value} belongs to {' and '.join(sorted(having))}; {way_out}")
+        for value, having in owners.items()
+        if len(having) > 1
+        for host in sorted(having)
+    ]
+
+
+def _guest(name: str, values: Mapping[str, Any]) -> list[Fault]:
+    faults = []
+    if not _DNS.fullmatch(name):
+        faults.append(
+            Fault("inventory_hostname", name, "is no DNS name, and Proxmox VE refuses it as a guest's name; use letters, digits and hyphens")
+        )
+    vmid = str(values.get("guest_vmid") or "0")
+    if vmid.isdigit() and int(vmid) and not VMID_MIN <= int(vmid) <= VMID_MAX:
+        faults.append(Fault("guest_vmid", name, f"{vmid} is not between {VMID_MIN} and {VMID_MAX}; 0 takes the next free id"))
+    address = values.get("guest_address", "dhcp")
+    if address != "dhcp" and not _is_interface(address):
+        faults.append(
+            Fault("guest_address", name, f"{address!r} is neither dhcp nor an address with its prefix such as 192.0.2.11/24; see ansible_host and platform_subnet")
+        )
+    tags = [values.get("platform_environment", "x"), *(values.get("guest_tags") or [])]
+    faults += [
+        Fault("guest_tags", name, f"{tag!r} is no tag of Proxmox VE; use lower-case letters, digits, and _ - + . inside")
+        for tag in tags
+        if not _TAG.fullmatch(str(tag))
+    ]
+    return faults
+
+
+def _is_interface(text: object) -> bool:
+    if not isinstance(text, str) or "/" not in text:
+        return False
+    try:
+        ipaddress.ip_interface(text)
+    except ValueError:
+        return False
+    return True

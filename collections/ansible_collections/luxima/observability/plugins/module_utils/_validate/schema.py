@@ -1,0 +1,100 @@
+# Copyright: luxima.observability contributors
+# GNU General Public License v3.0+ (see LICENSE)
+"""What the roles say about their variables: defaults and argument specs, and one value checked against them."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+
+from .faults import Fault
+
+# Variables of inventories that no component owns.
+SHARED_PREFIXES = ("platform_", "guest_", "proxmox_")
+_SECRET = re.compile(r"(password|secret|secret_key)$")
+# What the shipped inventories hold until real secrets replace it.
+EXAMPLE = "example-"
+
+
+@dataclass
+class Role:
+    """A role's public face. C(defaults) are templates, C(options) its argument spec."""
+
+    name: str
+    defaults: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def names(self) -> set[str]:
+        return self.defaults.keys() | self.options.keys()
+
+    def is_secret(self, name: str) -> bool:
+        return bool(self.options.get(name, {}).get("no_log")) or bool(_SECRET.search(name))
+
+
+def read_roles(folder: Path, load: Callable[[str], Any]) -> dict[str, Role]:
+    """Every role below a folder that has defaults; C(load) reads one YAML file with templates trusted."""
+    roles = {}
+    for home in sorted(path for path in folder.iterdir() if path.is_dir()):
+        role = Role(home.name)
+        for file in [*sorted(home.glob("defaults/main/*.yml")), home / "defaults" / "main.yml"]:
+            if file.is_file():
+                role.defaults.update(load(str(file)) or {})
+        spec = home / "meta" / "argument_specs.yml"
+        if spec.is_file():
+            role.options = load(str(spec))["argument_specs"]["main"].get("options") or {}
+        roles[role.name] = role
+    return roles
+
+
+def switches(playbooks: Path | None) -> set[str]:
+    """Variables of runs rather than of inventories: those that playbooks name themselves."""
+    if playbooks is None:
+        return set()
+    text = "".join(file.read_text(encoding="utf-8") for file in sorted(playbooks.glob("*.yml")))
+    return set(re.findall(r"\b(?:platform|guest|proxmox)_\w+", text))
+
+
+def unknown(names: Iterable[str], known: set[str], components: Iterable[str], host: str) -> list[Fault]:
+    """Variables that carry an owner's prefix but that the owner does not know."""
+    prefixes = tuple(f"{component}_" for component in components) + SHARED_PREFIXES
+    faults = []
+    for name in sorted(name for name in names if name.startswith(prefixes) and name not in known):
+        near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.6)
+        hint = f"did you mean {near[0]}?" if near else "remove it, or name it without this prefix"
+        faults.append(Fault(name, host, f"no such variable; {hint}"))
+    return faults
+
+
+def unlike(values: Mapping[str, Any], known: Iterable[str], variable: str, host: str) -> list[Fault]:
+    """Keys of an open mapping that are a known key misspelled. Really new keys are an inventory's own business."""
+    known = sorted(known)
+    faults = []
+    for key in sorted(key for key in map(str, values) if key not in known):
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.85)
+        if near:
+            faults.append(Fault(f"{variable}.{key}", host, f"no such key; did you mean {near[0]}?"))
+    return faults
+
+
+def check_value(name: str, option: dict[str, Any], value: Any, host: str, secret: bool) -> list[Fault]:
+    """One value against its option. A secret is never shown."""
+    # Defaults and presence are decided by the caller; the rest is core's own reading of the spec.
+    spec = {name: {key: item for key, item in option.items() if key not in ("default", "required")}}
+    messages = ArgumentSpecValidator(spec).validate({name: value}).error_messages
+    if messages and secret:
+        return [Fault(name, host, f"is not of type {option.get('type', 'str')}; the value is secret and not shown")]
+    return [Fault(name, host, _plain(message, name)) for message in messages]
+
+
+def _plain(message: str, name: str) -> str:
+    text = re.sub(r"<class '(?:[\w.]*\.)?_?(?:AnsibleTagged)?(\w+)'>", lambda match: match[1].lower(), message)
+    text = re.sub(rf"^argument '?{re.escape(name)}'? is", "is", text)
+    text = re.sub(r"found in [\w.]+ -> ", "found in ", text)
+    return text[0].lower() + text[1:]

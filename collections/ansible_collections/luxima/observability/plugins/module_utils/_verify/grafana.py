@@ -1,0 +1,150 @@
+# Copyright: luxima.observability contributors
+# GNU General Public License v3.0+ (see LICENSE)
+"""Checks of Grafana: its data sources are there, healthy by its own account, and answer queries through it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from . import logs, traces
+from .client import Client, Refused
+from .model import Check, NotYet, Wanted
+
+KINDS = ("prometheus", "loki", "tempo", "alertmanager")
+# Paths that answer cheaply, asked through Grafana's proxy, for kinds whose health Grafana itself cannot tell.
+_ALIVE = {
+    "prometheus": "/api/v1/status/buildinfo",
+    "loki": "/loki/api/v1/labels",
+    "tempo": "/api/echo",
+    "alertmanager": "/api/v2/status",
+}
+
+
+def checks(wanted: Wanted) -> list[Check]:
+    found = []
+    for connection in wanted.of("grafana"):
+        client = Client(connection)
+        kinds = [kind for kind in KINDS if wanted.of(kind)]
+        for kind in kinds:
+            urls = [str(other["url"]) for other in wanted.of(kind)]
+            found.append(
+                Check(
+                    "grafana",
+                    f"{client.url} {kind}",
+                    frozenset({"grafana"}),
+                    partial(data_source, client, kind, urls),
+                    "see Connections > Data sources in Grafana and /etc/grafana/provisioning/datasources",
+                )
+            )
+        for kind in (kind for kind in kinds if kind != "alertmanager"):
+            # Whether a log line or a trace can be asked for is known only when this run has sent one.
+            if kind == "prometheus" or (
+                wanted.active and (kind == "tempo" or any(wanted.log_lines.values()))
+            ):
+                found.append(
+                    Check(
+                        "grafana",
+                        f"{client.url} {kind} query",
+                        frozenset({"grafana"}),
+                        partial(query_returns_data, client, kind, wanted),
+                        f"run the query in Explore; the data source {kind} of Grafana says what the server answered",
+                        active=kind != "prometheus",
+                    )
+                )
+    return found
+
+
+def _sources(client: Client, kind: str) -> list[Mapping[str, Any]]:
+    return [source for source in client.json("/api/datasources") if source["type"] == kind]
+
+
+def data_source(client: Client, kind: str, urls: list[str]) -> str:
+    """Each server of this kind has a data source, and each data source of this kind is healthy."""
+    sources = _sources(client, kind)
+    if not sources:
+        raise NotYet(f"no data source of type {kind}")
+    found = {str(source["url"]).rstrip("/") for source in sources}
+    # A pair of Alertmanagers or Prometheis may stand behind one address; none of ours at all is a fault.
+    if not found & {url.rstrip("/") for url in urls}:
+        raise NotYet(
+            f"data sources of type {kind} point to {', '.join(sorted(found))}, none to {', '.join(urls)}"
+        )
+    words = [_health(client, kind, str(source["uid"]), str(source["name"])) for source in sources]
+    return "; ".join(words)
+
+
+def _health(client: Client, kind: str, uid: str, name: str) -> str:
+    try:
+        answer = client.json(f"/api/datasources/uid/{uid}/health")
+    except Refused as error:
+        # 404: this Grafana has no health check for the kind; then the server is asked through it.
+        if error.status != 404:
+            raise NotYet(f"{name} is unhealthy: {error.body[:200]}") from error
+        try:
+            client.text(f"/api/datasources/proxy/uid/{uid}{_ALIVE[kind]}")
+        except Refused as proxied:
+            raise NotYet(f"{name} does not answer through Grafana: {proxied}") from proxied
+        return f"{name} answers"
+    if answer.get("status") != "OK":
+        raise NotYet(f"{name} is unhealthy: {answer.get('message')}")
+    return f"{name} healthy"
+
+
+def _query(kind: str, wanted: Wanted) -> list[dict[str, Any]]:
+    """Queries of which each must return data."""
+    if kind == "prometheus":
+        return [{"expr": "up", "instant": True}]
+    if kind == "loki":
+        line = logs.query_of(wanted, next(filter(None, wanted.log_lines.values())))
+        return [{"expr": line, "queryType": "range", "maxLines": 10}]
+    ids = [traces.trace_id(wanted.run, str(tempo["url"]), "http") for tempo in wanted.of("tempo")]
+    return [{"query": one, "queryType": "traceId", "limit": 20} for one in ids]
+
+
+def query_returns_data(client: Client, kind: str, wanted: Wanted) -> str:
+    """A query through each data source of this kind comes back with at least one value."""
+    sources = _sources(client, kind)
+    if not sources:
+        raise NotYet(f"no data source of type {kind}")
+    rows = 0
+    for source in sources:
+        reasons = []
+        for query in _query(kind, wanted):
+            frames, reason = _ask(client, source, query)
+            rows += frames
+            reasons += [reason] if reason else []
+        # Each Tempo holds its own trace: one of them is enough for each data source.
+        if len(reasons) == len(_query(kind, wanted)):
+            raise NotYet(f"{source['name']}: {'; '.join(reasons)}")
+    return f"{rows} rows"
+
+
+def _ask(client: Client, source: Mapping[str, Any], query: Mapping[str, Any]) -> tuple[int, str]:
+    """(rows, "") or (0, why not)."""
+    body = {
+        "from": "now-1h",
+        "to": "now",
+        "queries": [
+            {
+                "refId": "A",
+                "datasource": {"type": source["type"], "uid": source["uid"]},
+                "maxDataPoints": 100,
+                "intervalMs": 15000,
+                **query,
+            }
+        ],
+    }
+    shown = str(query.get("expr") or query.get("query"))
+    try:
+        answer = client.json("/api/ds/query", body=body, timeout=30)["results"]["A"]
+    except Refused as error:
+        return 0, f"query {shown}: {error}"
+    if answer.get("error"):
+        return 0, f"query {shown}: {answer['error']}"
+    rows = sum(
+        max((len(column) for column in frame["data"]["values"]), default=0)
+        for frame in answer.get("frames", [])
+    )
+    return rows, "" if rows else f"query {shown} returned nothing"

@@ -1,0 +1,7 @@
+# Copyright: luxima.observability contributors
+# GNU General Public License v3.0+ (see LICENSE)
+"""The names of the checks."""
+
+from __future__ import annotations
+
+NAMES = ("targets", "rules", "watchdog", "alert", "logs", "traces", "grafana", "buckets", "retention")

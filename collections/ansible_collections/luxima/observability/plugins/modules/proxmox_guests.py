@@ -1,0 +1,244 @@
+#!/usr/bin/python
+# Copyright: luxima.observability contributors
+# GNU General Public License v3.0+ (see LICENSE)
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: proxmox_guests
+short_description: Containers and virtual machines of Proxmox VE, a whole environment in one call
+version_added: 0.1.0
+description:
+  - Makes the guests of a list what their records say, side by side, and reads them back.
+  - A second run changes nothing. Keys of a guest that its record does not name are left alone.
+  - Everything missing on the hypervisor (node, storage, bridge, template, pool, privilege) is reported in one message
+    before anything is made.
+  - A guest that fails does not stop the others. The module then fails and names each one.
+  - Ids are allocated for the whole list and a taken one is replaced by the next. Locks are waited for, and a
+    configuration that somebody else changed meanwhile is read and planned again.
+author: luxima.observability contributors
+requirements:
+  - proxmoxer >= 2.3
+  - requests
+options:
+  api_host:
+    description: Name or address of a node. Environment E(PROXMOX_HOST).
+    type: str
+  api_port:
+    description: Port of the API. Environment E(PROXMOX_PORT).
+    type: int
+    default: 8006
+  api_user:
+    description: User with realm. Environment E(PROXMOX_USER).
+    type: str
+    default: root@pam
+  api_password:
+    description: Password of O(api_user), when no token is used. Environment E(PROXMOX_PASSWORD).
+    type: str
+  api_token_id:
+    description: Name of an API token of O(api_user), or the whole C(user@realm!name). Environment E(PROXMOX_TOKEN_ID).
+    type: str
+  api_token_secret:
+    description: Secret of the token. Environment E(PROXMOX_TOKEN_SECRET).
+    type: str
+  validate_certs:
+    description: Whether the certificate of the API must be trusted. Environment E(PROXMOX_VALIDATE_CERTS).
+    type: bool
+    default: true
+  ca_path:
+    description: File with the authority that signed the certificate. Environment E(PROXMOX_CA_PATH).
+    type: path
+  timeout:
+    description: Seconds one request may take. Environment E(PROXMOX_API_TIMEOUT).
+    type: int
+    default: 60
+  deadlines:
+    description: Seconds an operation on one guest may take.
+    type: dict
+    default: {}
+    suboptions:
+      create: {description: Making a container from a template. Default 900., type: int}
+      clone: {description: Cloning a VM. Default 1800., type: int}
+      configure: {description: Changing a configuration or a pool. Default 120., type: int}
+      resize: {description: Growing a volume. Default 300., type: int}
+      start: {description: Starting. Default 180., type: int}
+      stop: {description: 'Stopping and rebooting; the guest is asked for two thirds of it, then stopped. Default 120.', type: int}
+      destroy: {description: Destroying. Default 300., type: int}
+      lock: {description: Waiting for operations of others. Default 180., type: int}
+  workers:
+    description: Guests worked on at a time; each worker has a session of its own.
+    type: int
+    default: 8
+  reboot:
+    description:
+      - What to do when a change of a running guest holds only after a reboot.
+      - With V(never), RV(guests.needs_reboot) says so.
+    type: str
+    choices: [never, if_needed]
+    default: never
+  guests:
+    description: The guests. Values that are left out are not managed.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      name:
+        description: Host name. Identifies the guest unless O(guests[].vmid) does; two guests of that name are refused.
+        type: str
+        required: true
+      kind:
+        description: Container or virtual machine. Options that only containers have are ignored for VMs.
+        type: str
+        choices: [lxc, vm]
+        default: lxc
+      state:
+        description:
+          - V(present) leaves the power state alone.
+          - V(restarted) reboots in every run.
+          - V(absent) stops the guest without asking it and destroys it with its volumes.
+        type: str
+        choices: [present, started, stopped, restarted, absent]
+        default: started
+      vmid:
+        description:
+          - Id of the guest. Left out or 0, a new guest gets the next free one.
+          - A guest with this id and another name is renamed only if it carries all O(guests[].tags) of the record.
+        type: int
+      node:
+        description: Node for a new guest. Left out, the node with the fewest guests that has all it needs. Guests are not moved.
+        type: str
+      template:
+        description: Volume of the container template, or name or id of the VM to clone. Used at creation only.
+        type: str
+      clone_of:
+        description: The same as O(guests[].template), for VMs; takes precedence.
+        type: str
+      pool:
+        description: Pool the guest belongs to.
+        type: str
+      cores: {description: CPU cores., type: int}
+      memory_mb: {description: Memory in MiB., type: int}
+      swap_mb: {description: Swap of a container in MiB., type: int}
+      rootfs:
+        description: Root file system of a container, boot disk of a VM. It grows and never shrinks.
+        type: dict
+        suboptions:
+          storage: {description: Storage it lies on., type: str}
+          size_gb: {description: Size in GiB., type: float, required: true}
+      disks:
+        description: Further volumes. They grow and never shrink; those not listed are left alone.
+        type: list
+        elements: dict
+        suboptions:
+          slot: {description: 'C(mp0), C(mp1), ... of a container; C(scsi1), ... of a VM.', type: str, required: true}
+          storage: {description: Storage it lies on., type: str, required: true}
+          size_gb: {description: Size in GiB., type: float, required: true}
+          path: {description: Where a container mounts it., type: str}
+      networks:
+        description: Network interfaces. Present ones are changed in place and keep their MAC; those not listed are left alone.
+        type: list
+        elements: dict
+        suboptions:
+          name: {description: 'Name inside a container. Default C(eth0), C(eth1), ... by position.', type: str}
+          bridge: {description: Bridge or virtual network., type: str, required: true}
+          vlan: {description: VLAN tag; 0 for none., type: int}
+          address: {description: 'Address with prefix length, V(dhcp) or V(manual).', type: str}
+          gateway: {description: Default gateway. Belongs to O(guests[].networks[].address); left out with a static address there is none., type: str}
+          mac: {description: MAC address. Left out, the present or a generated one., type: str}
+          firewall: {description: Whether the hypervisor's firewall filters this interface., type: bool}
+      nameservers:
+        description: DNS servers in order; an empty list means those of the node.
+        type: list
+        elements: str
+      searchdomain: {description: DNS search domain., type: str}
+      tags:
+        description: All tags of the guest.
+        type: list
+        elements: str
+      onboot: {description: Whether the guest starts with its node., type: bool}
+      startup: {description: 'Order and delays, for example V(order=2,up=30).', type: str}
+      features:
+        description: 'Features of a container, for example V({nesting: true}). Those not named are left alone.'
+        type: dict
+      unprivileged: {description: Whether a container is unprivileged. Fixed at creation., type: bool}
+      protection: {description: Whether the guest and its disks are protected from removal., type: bool}
+      description: {description: Notes., type: str}
+      ssh_public_keys:
+        description: Public keys of root in a container, of the cloud-init user in a VM. Used at creation only.
+        type: list
+        elements: str
+attributes:
+  check_mode: {support: full, description: Predicts exactly what a run would do.}
+  diff_mode: {support: full, description: 'Per guest, what differs and nothing else.'}
+"""
+
+EXAMPLES = r"""
+- name: Two containers
+  luxima.observability.proxmox_guests:
+    api_host: pve1.example.org
+    api_user: automation@pve
+    api_token_id: ansible
+    api_token_secret: "{{ vault_proxmox_token }}"
+    guests:
+      - name: web-1
+        template: local:vztmpl/debian-12-standard_12.12-1_amd64.tar.zst
+        cores: 2
+        memory_mb: 2048
+        rootfs: {storage: local-lvm, size_gb: 16}
+        networks:
+          - {bridge: vmbr0, address: 10.0.0.11/24, gateway: 10.0.0.1}
+        ssh_public_keys: ["ssh-ed25519 AAAA... operator"]
+      - name: old-1
+        state: absent
+  delegate_to: localhost
+"""
+
+RETURN = r"""
+guests:
+  description: What became of each guest, by name. Also returned on failure.
+  returned: always
+  type: dict
+  contains:
+    exists: {description: 'Whether the guest exists now. In check mode false for one that would be made.', type: bool}
+    vmid: {description: Its id; the likely one in check mode., type: int}
+    node: {description: Its node., type: str}
+    addresses: {description: Addresses without prefix length., type: list, elements: str}
+    before: {description: Managed values before., type: dict}
+    after: {description: Managed values after., type: dict}
+    actions:
+      description: 'What was done, in order: created, cloned, configured, grown, pooled, started, stopped, rebooted, destroyed.'
+      type: list
+      elements: str
+    needs_reboot: {description: Whether something waits for a reboot., type: bool}
+    upids: {description: Tasks on the hypervisor., type: list, elements: str}
+    seconds: {description: Time spent on the guest., type: float}
+    changed: {description: Whether anything was done., type: bool}
+"""
+
+from ansible.module_utils.basic import AnsibleModule, env_fallback, missing_required_lib
+from ansible_collections.luxima.observability.plugins.module_utils._proxmox.client import IMPORT_ERROR
+from ansible_collections.luxima.observability.plugins.module_utils._proxmox.engine import run
+from ansible_collections.luxima.observability.plugins.module_utils._proxmox.errors import ProxmoxError
+from ansible_collections.luxima.observability.plugins.module_utils._proxmox.options import module_spec
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=module_spec(env_fallback), supports_check_mode=True)
+    if IMPORT_ERROR:
+        module.fail_json(msg=missing_required_lib("proxmoxer, requests"), exception=IMPORT_ERROR)
+    try:
+        report = run(module.params, module.check_mode)
+    except ProxmoxError as error:
+        module.fail_json(msg=str(error), guests={})
+    for warning in report.warnings:
+        module.warn(warning)
+    if report.failures:
+        total = len(module.params["guests"])
+        listing = "\n".join(f"- {failure}" for failure in report.failures)
+        module.fail_json(
+            msg=f"{len(report.failures)} of {total} guests failed:\n{listing}", **report.result()
+        )
+    module.exit_json(**report.result())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+# Copyright: luxima.observability contributors
+# GNU General Public License v3.0+ (see LICENSE)
+"""The real module against the lab's API over HTTPS."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from ansible.module_utils.testing import patch_module_args
+from ansible_collections.luxima.observability.plugins.modules import proxmox_guests
+
+import lab.testing
+
+TEMPLATE = "local:vztmpl/debian-12-standard_12.12-1_amd64.tar.zst"
+
+
+@dataclass
+class Site:
+    """A hypervisor and the module that is run against it."""
+
+    server: lab.testing.TestServer
+
+    def run(self, *guests: dict[str, Any], check: bool = False, **options: Any) -> dict[str, Any]:
+        """The module's own result, failed or not."""
+        arguments = {
+            "api_host": self.server.host,
+            "api_port": self.server.port,
+            "api_user": self.server.user,
+            "api_token_id": self.server.token_id,
+            "api_token_secret": self.server.token_secret,
+            "ca_path": self.server.ca_path,
+            "guests": list(guests),
+            "_ansible_check_mode": check,
+            "_ansible_diff": True,
+            **options,
+        }
+        out = io.StringIO()
+        with patch_module_args(arguments), contextlib.redirect_stdout(out), pytest.raises(SystemExit):
+            proxmox_guests.main()
+        result: dict[str, Any] = json.loads(out.getvalue().strip().splitlines()[-1])
+        return result
+
+    def ok(self, *guests: dict[str, Any], **options: Any) -> dict[str, Any]:
+        result = self.run(*guests, **options)
+        assert not result.get("failed"), result["msg"]
+        return result
+
+    def fails(self, *guests: dict[str, Any], **options: Any) -> str:
+        result = self.run(*guests, **options)
+        assert result.get("failed"), result
+        return str(result["msg"])
+
+    def config(self, name: str) -> dict[str, Any]:
+        return dict(self.server.guest(name).config)
+
+    def edit(self, name: str, **values: Any) -> None:
+        """A change by somebody else, through the API."""
+        guest = self.server.guest(name)
+        self.api("PUT", f"nodes/{guest.node}/lxc/{guest.vmid}/config", **values)
+
+    def api(self, method: str, path: str, **values: Any) -> Any:
+        import requests
+
+        token = f"PVEAPIToken={self.server.user}!{self.server.token_id}={self.server.token_secret}"
+        where = {"params": values} if method in ("GET", "DELETE") else {"data": values}
+        answer = requests.request(
+            method,
+            f"https://{self.server.host}:{self.server.port}/api2/json/{path}",
+            headers={"Authorization": token},
+            verify=self.server.ca_path,
+            timeout=10,
+            **where,  # type: ignore[arg-type]
+        )
+        assert answer.ok, f"{answer.status_code} {answer.reason} {answer.text}"
+        return answer.json()["data"]
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    with lab.testing.server(driver="memory", nodes=("pve1", "pve2", "pve3")) as server:
+        yield Site(server)
+
+
+def record(name: str = "web-1", **changes: Any) -> dict[str, Any]:
+    """A container as an inventory describes it."""
+    result: dict[str, Any] = {
+        "name": name,
+        "template": TEMPLATE,
+        "cores": 1,
+        "memory_mb": 256,
+        "swap_mb": 0,
+        "rootfs": {"storage": "local-lvm", "size_gb": 4},
+        "networks": [{"bridge": "vmbr0", "vlan": 0, "address": "10.0.0.11/24", "gateway": "10.0.0.1"}],
+        "nameservers": ["10.0.0.1", "10.0.0.2"],
+        "unprivileged": True,
+        "onboot": True,
+        "tags": ["dev", "luxima"],
+        "description": "made by a test",
+        "ssh_public_keys": [
+            "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGZvb2JhcmZvb2JhcmZvb2JhcmZvb2JhcmZvb2JhcmZv operator"
+        ],
+    }
+    return {**result, **changes}
+
+
+@pytest.fixture
+def web() -> dict[str, Any]:
+    return record()
+
+
+@pytest.fixture
+def make() -> Any:
+    """Records by name: ``make("web-2", cores=2)``; addresses differ by the number at the end."""
+
+    def build(name: str, **changes: Any) -> dict[str, Any]:
+        number = int(name.rpartition("-")[2])
+        nic = {"bridge": "vmbr0", "address": f"10.0.0.{10 + number}/24", "gateway": "10.0.0.1"}
+        return record(name, **{"networks": [nic], **changes})
+
+    return build

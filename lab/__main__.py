@@ -1,0 +1,40 @@
+# Copyright: luxima.observability contributors
+# GNU General Public License v3.0+ (see LICENSE)
+"""A Proxmox VE in small on this machine.
+
+usage: python -m lab up | down | status | inventory
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+
+def main(words: list[str]) -> int:
+    if words == ["inventory"]:
+        from lab import instance
+
+        print(json.dumps(instance.inventory(instance.load()), indent=1))
+        return 0
+    from lab import commands
+    from lab.errors import LabError
+
+    try:
+        if words == ["up"]:
+            return commands.up()
+        if words == ["down"]:
+            return commands.down()
+        if words == ["status"]:
+            return commands.status()
+        if len(words) == 2 and words[0] == "serve":
+            return commands.serve(words[1])
+    except LabError as error:
+        sys.stderr.write(f"lab: {error}\n")
+        return 1
+    sys.stderr.write((__doc__ or "").strip() + "\n")
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,10 @@
+# Copyright: luxima.observability contributors
+# GNU General Public License v3.0+ (see LICENSE)
+"""The API's methods. Importing this package registers all of them in `core.ROUTES`."""
+
+from __future__ import annotations
+
+from lab.api import access, cluster, lxc, nodes, pools, storage
+from lab.api.core import ROUTES, Request, dispatch
+
+__all__ = ["ROUTES", "Request", "access", "cluster", "dispatch", "lxc", "nodes", "pools", "storage"]

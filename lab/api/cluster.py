@@ -1,0 +1,115 @@
+# Copyright: luxima.observability contributors
+# GNU General Public License v3.0+ (see LICENSE)
+"""/cluster: what exists everywhere."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from lab.api import nodes as node_api
+from lab.api import storage as storage_api
+from lab.api.core import Request, route
+from lab.drivers.base import Guest
+from lab.errors import ParameterError
+
+
+def guest_resource(request: Request, guest: Guest) -> dict[str, Any]:
+    runtime = request.cluster.driver(guest).runtime(guest)
+    memory_mb = int(guest.config.get("memory", 512))
+    entry: dict[str, Any] = {
+        "id": f"{guest.kind}/{guest.vmid}",
+        "vmid": guest.vmid,
+        "type": guest.kind,
+        "node": guest.node,
+        "name": guest.name,
+        "status": "running" if runtime.running else "stopped",
+        "template": int(guest.config.get("template", 0)),
+        "maxcpu": int(guest.config.get("cores", 0)) or request.cluster.driver(guest).node_status()["cores"],
+        "maxmem": memory_mb << 20,
+        "maxdisk": guest.disk_size("rootfs" if guest.kind == "lxc" else "scsi0"),
+        "cpu": runtime.cpu,
+        "mem": runtime.mem,
+        "disk": runtime.disk,
+        "uptime": runtime.uptime,
+        "netin": runtime.netin,
+        "netout": runtime.netout,
+        "diskread": runtime.diskread,
+        "diskwrite": runtime.diskwrite,
+    }
+    pool = request.cluster.pool_of(guest.vmid)
+    for key, value in (("pool", pool), ("tags", guest.config.get("tags")), ("lock", guest.config.get("lock"))):
+        if value:
+            entry[key] = value
+    return entry
+
+
+@route("GET", "/cluster/resources")
+def resources(request: Request) -> list[dict[str, Any]]:
+    kind = request.params.get("type")
+    access = request.cluster.access
+    found: list[dict[str, Any]] = []
+    if kind in (None, "vm"):
+        found += [
+            guest_resource(request, guest)
+            for guest in list(request.cluster.guests.values())
+            if access.has(request.who, f"/vms/{guest.vmid}", ["VM.Audit"])
+        ]
+    if kind in (None, "node"):
+        found += [node_api.node_resource(request, name) for name in request.cluster.nodes]
+    if kind in (None, "storage"):
+        for name in request.cluster.nodes:
+            for storage in request.cluster.storages.values():
+                if access.has(request.who, f"/storage/{storage.id}", ["Datastore.Audit"]):
+                    usage = storage_api.usage(request, storage)
+                    found.append(
+                        {
+                            "id": f"storage/{name}/{storage.id}",
+                            "type": "storage",
+                            "node": name,
+                            "storage": storage.id,
+                            "status": "available",
+                            "plugintype": storage.type,
+                            "content": ",".join(sorted(storage.content)),
+                            "shared": int(storage.shared),
+                            "disk": usage["used"],
+                            "maxdisk": usage["total"],
+                        }
+                    )
+    return found
+
+
+@route("GET", "/cluster/nextid")
+def next_id(request: Request) -> str:
+    wanted = request.params.get("vmid")
+    if wanted is None:
+        return str(request.cluster.next_id())
+    taken = request.cluster.guests.get(int(wanted))
+    if taken:
+        word = "CT" if taken.kind == "lxc" else "VM"
+        raise ParameterError({"vmid": f"{word} {wanted} already exists"})
+    return str(wanted)
+
+
+@route("GET", "/cluster/status")
+def status(request: Request) -> list[dict[str, Any]]:
+    names = request.cluster.nodes
+    found: list[dict[str, Any]] = [
+        {"id": "cluster", "type": "cluster", "name": "lab", "nodes": len(names), "quorate": 1, "version": 1}
+    ]
+    found += [
+        {"id": f"node/{name}", "type": "node", "name": name, "nodeid": number, "ip": "127.0.0.1", "online": 1, "local": int(number == 1), "level": ""}
+        for number, name in enumerate(names, 1)
+    ]
+    return found
+
+
+@route("GET", "/cluster/tasks")
+def tasks(request: Request) -> list[dict[str, Any]]:
+    found = []
+    for task in request.cluster.tasks.all()[:25]:
+        entry = task.summary()
+        if task.done.is_set():
+            entry |= {"status": task.exitstatus, "endtime": task.end or int(time.time())}
+        found.append(entry)
+    return found

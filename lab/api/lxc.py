@@ -1,0 +1,619 @@
+# Copyright: luxima.observability contributors
+# GNU General Public License v3.0+ (see LICENSE)
+"""/nodes/{node}/lxc: the life of a container."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+
+from lab import schema
+from lab.api.cluster import guest_resource
+from lab.api.core import Request, route
+from lab.api.storage import require_storage
+from lab.cluster import digest, volumes
+from lab.drivers.base import (
+    Creation,
+    Guest,
+    format_size,
+    join_properties,
+    parse_size,
+    split_properties,
+)
+from lab.errors import ApiError, ParameterError, die
+from lab.tasks import Task
+
+BASE = "/nodes/{node}/lxc"
+ONE = BASE + "/{vmid}"
+
+# Parameters of creation that are not options of the configuration.
+_NOT_CONFIG = {
+    "bwlimit",
+    "force",
+    "ha-managed",
+    "ignore-unpack-errors",
+    "node",
+    "ostemplate",
+    "password",
+    "pool",
+    "restore",
+    "ssh-public-keys",
+    "start",
+    "storage",
+    "unique",
+    "vmid",
+}
+_READ_ONLY = {"arch", "ostype", "unprivileged"}
+# Options that a running container obeys at once.
+_LIVE = {
+    "cores",
+    "cpulimit",
+    "cpuunits",
+    "description",
+    "hookscript",
+    "hostname",
+    "lock",
+    "memory",
+    "onboot",
+    "protection",
+    "startup",
+    "swap",
+    "tags",
+    "timezone",
+}
+_CGROUP = {"cores", "cpulimit", "cpuunits", "hostname", "memory", "swap"}
+_PRIVILEGE = {
+    "VM.Config.CPU": {"cores", "cpulimit", "cpuunits"},
+    "VM.Config.Memory": {"memory", "swap"},
+    "VM.Config.Network": {"hostname", "nameserver", "searchdomain"},
+}
+
+
+def _is_volume(key: str) -> bool:
+    return key == "rootfs" or re.fullmatch(r"(mp|unused)\d+", key) is not None
+
+
+def _is_net(key: str) -> bool:
+    return re.fullmatch(r"net\d+", key) is not None
+
+
+def _guest(request: Request) -> Guest:
+    return request.cluster.find(int(request.params["vmid"]), request.node, "lxc")
+
+
+def _spawn(request: Request, kind: str, guest: Guest, work: Callable[[Task], None]) -> str:
+    return request.cluster.tasks.spawn(guest.node, kind, str(guest.vmid), request.who.owner, work)
+
+
+def _running(request: Request, guest: Guest) -> bool:
+    return request.cluster.driver(guest).runtime(guest).running
+
+
+# -- values as they are stored
+
+
+def _normal_net(value: str, current: str = "") -> str:
+    net = split_properties(value)
+    old = split_properties(current)
+    net.setdefault("hwaddr", old.get("hwaddr", ""))
+    net["hwaddr"] = net["hwaddr"].upper()
+    net["type"] = "veth"
+    return net_text(net)
+
+
+def net_text(net: dict[str, str]) -> str:
+    """`name` first, the rest sorted, as the server writes it."""
+    rest = {key: value for key, value in net.items() if key != "name"}
+    return join_properties({"name=" + net["name"]: "name=" + net["name"], **rest}, "name=" + net["name"])
+
+
+def _normal_tags(value: str) -> str:
+    return ";".join(sorted({tag.lower() for tag in re.split(r"[;, ]+", value) if tag}))
+
+
+def _store(request: Request, guest: Guest, key: str, value: Any) -> Any:
+    """The value as the configuration keeps it."""
+    if _is_net(key):
+        text = _normal_net(str(value), str(guest.config.get(key, "")))
+        net = split_properties(text)
+        if not net["hwaddr"]:
+            net["hwaddr"] = request.cluster.new_mac()
+        return net_text(net)
+    if key == "tags":
+        return _normal_tags(str(value))
+    if key == "description":
+        return str(value).rstrip("\n") + "\n"
+    return value
+
+
+def _check_options(request: Request, guest: Guest | None, values: dict[str, Any]) -> None:
+    """What the schema cannot say: references to storages and bridges, rights per option."""
+    who, access = request.who, request.cluster.access
+    errors: dict[str, str] = {}
+    for key, value in values.items():
+        if _is_net(key):
+            net = split_properties(str(value))
+            bridge = net.get("bridge")
+            if bridge and bridge != "vmbr0":
+                errors[key] = f"bridge '{bridge}' does not exist"
+            if "gw" in net and "ip" not in net:
+                errors[key] = "gateway without an address"
+        if key == "features" and not who.is_root:
+            others = set(split_properties(str(value))) - {"nesting"}
+            if others:
+                raise ApiError(
+                    403,
+                    "Permission check failed (changing feature flags (except nesting) is only allowed for root@pam)",
+                )
+    if errors:
+        raise ParameterError(errors)
+    if guest is None:
+        return
+    for key in values:
+        needed = next((name for name, keys in _PRIVILEGE.items() if key in keys), "VM.Config.Options")
+        if _is_net(key):
+            needed = "VM.Config.Network"
+        elif _is_volume(key):
+            needed = "VM.Config.Disk"
+        access.require(who, f"/vms/{guest.vmid}", [needed])
+
+
+def _allocate(request: Request, guest: Guest, key: str, value: str) -> str:
+    """`storage:GiB` becomes a volume with a name; anything else is kept."""
+    disk = split_properties(value, "volume")
+    match = re.fullmatch(r"([a-zA-Z][\w.\-]*):(\d+(?:\.\d+)?)", disk.get("volume", ""))
+    if match is None:
+        return value
+    storage = require_storage(request, match[1], "rootdir")
+    if float(match[2]) <= 0:
+        raise die(f"{key}: invalid size '{match[2]}'")
+    disk["volume"] = request.cluster.allocate(guest, storage.id, volumes(guest))
+    disk["size"] = format_size(int(float(match[2]) * 1024**3))
+    return join_properties(disk, "volume")
+
+
+# -- reading
+
+
+@route("GET", BASE)
+def index(request: Request) -> list[dict[str, Any]]:
+    return [
+        _status(request, guest)
+        for guest in list(request.cluster.guests.values())
+        if guest.node == request.node
+        and guest.kind == "lxc"
+        and request.cluster.access.has(request.who, f"/vms/{guest.vmid}", ["VM.Audit"])
+    ]
+
+
+def _status(request: Request, guest: Guest) -> dict[str, Any]:
+    resource = guest_resource(request, guest)
+    runtime = request.cluster.driver(guest).runtime(guest)
+    entry = {key: resource[key] for key in ("vmid", "name", "type", "status", "cpu", "mem", "disk", "uptime", "maxmem", "maxdisk", "netin", "netout", "diskread", "diskwrite")}
+    entry |= {"cpus": resource["maxcpu"], "swap": runtime.swap, "maxswap": int(guest.config.get("swap", 512)) << 20}
+    if runtime.running:
+        entry["pid"] = runtime.pid
+    for key in ("tags", "lock"):
+        if key in resource:
+            entry[key] = resource[key]
+    if resource["template"]:
+        entry["template"] = 1
+    return entry
+
+
+@route("GET", ONE + "/status/current")
+def current(request: Request) -> dict[str, Any]:
+    return {**_status(request, _guest(request)), "ha": {"managed": 0}}
+
+
+@route("GET", ONE + "/config")
+def config(request: Request) -> dict[str, Any]:
+    guest = _guest(request)
+    with request.cluster.lock:
+        found = dict(guest.config)
+        if not request.params.get("current"):
+            found.update(guest.pending)
+            for key in guest.pending_delete:
+                found.pop(key, None)
+        found["digest"] = digest(guest)
+    return found
+
+
+@route("GET", ONE + "/pending")
+def pending(request: Request) -> list[dict[str, Any]]:
+    guest = _guest(request)
+    with request.cluster.lock:
+        found: list[dict[str, Any]] = []
+        for key in sorted({*guest.config, *guest.pending}):
+            entry: dict[str, Any] = {"key": key}
+            if key in guest.config:
+                entry["value"] = guest.config[key]
+            if key in guest.pending:
+                entry["pending"] = guest.pending[key]
+            if key in guest.pending_delete:
+                entry["delete"] = 1
+            found.append(entry)
+        found.append({"key": "digest", "value": digest(guest)})
+    return found
+
+
+@route("GET", ONE + "/interfaces")
+def interfaces(request: Request) -> list[dict[str, Any]]:
+    guest = _guest(request)
+    if not _running(request, guest):
+        return []
+    return request.cluster.driver(guest).interfaces(guest)
+
+
+@route("GET", ONE + "/snapshot")
+def snapshots(request: Request) -> list[dict[str, Any]]:
+    guest = _guest(request)
+    return [{"name": "current", "description": "You are here!", "running": int(_running(request, guest)), "digest": digest(guest)}]
+
+
+# -- creation and removal
+
+
+@route("POST", BASE)
+def create(request: Request) -> str:
+    params, cluster, who = request.params, request.cluster, request.who
+    vmid = int(params["vmid"])
+    if params.get("restore"):
+        raise ApiError(501, "restoring an archive is not implemented")
+    pool = str(params.get("pool", ""))
+    if not (pool and cluster.access.has(who, f"/pool/{pool}", ["VM.Allocate"])):
+        cluster.access.require(who, f"/vms/{vmid}", ["VM.Allocate"])
+    if pool and pool not in cluster.pools:
+        raise die(f"pool '{pool}' does not exist")
+
+    options = {key: value for key, value in params.items() if key not in _NOT_CONFIG}
+    _check_options(request, None, options)
+    match = re.fullmatch(r"([^:]+):vztmpl/([^/]+)", str(params["ostemplate"]))
+    if match is None:
+        raise ParameterError({"ostemplate": "unable to parse volume ID"})
+    require_storage(request, match[1], "vztmpl")
+    template = match[2]
+    if template not in cluster.drivers["lxc"].templates():
+        raise die(f"volume '{params['ostemplate']}' does not exist")
+
+    default = str(params.get("storage", "local"))
+    options.setdefault("rootfs", f"{default}:4")
+    for key, value in options.items():
+        if _is_volume(key):
+            storage = split_properties(str(value), "volume").get("volume", "").partition(":")[0]
+            require_storage(request, storage, "rootdir")
+            cluster.access.require(who, f"/storage/{storage}", ["Datastore.AllocateSpace"])
+
+    guest = Guest(vmid, request.node, "lxc", {"lock": "create"})
+    wanted: dict[str, Any] = {
+        "arch": "amd64",
+        "cmode": None,
+        "hostname": f"CT{vmid}",
+        "memory": 512,
+        "ostype": "debian",
+        "swap": 512,
+        "unprivileged": 1,
+        **options,
+    }
+    if not wanted["unprivileged"]:
+        del wanted["unprivileged"]
+    cluster.add(guest)
+    if pool:
+        with cluster.lock:
+            cluster.pools[pool].members.append(vmid)
+            cluster.save_pools()
+    creation = Creation(
+        template=template,
+        ssh_public_keys=str(params.get("ssh-public-keys", "")),
+        password=str(params.get("password", "")),
+    )
+
+    def work(task: Task) -> None:
+        try:
+            with cluster.change(guest, skiplock=True):
+                for key, value in sorted(wanted.items()):
+                    if value is None:
+                        continue
+                    guest.config[key] = (
+                        _allocate(request, guest, key, str(value))
+                        if _is_volume(key)
+                        else _store(request, guest, key, value)
+                    )
+            cluster.driver(guest).create(guest, creation, task)
+        except BaseException:
+            cluster.driver(guest).destroy(guest, Task(task.upid, None))
+            cluster.remove(guest)
+            raise
+        with cluster.change(guest, skiplock=True):
+            guest.config.pop("lock", None)
+        if params.get("start"):
+            cluster.driver(guest).start(guest, task)
+
+    return _spawn(request, "vzcreate", guest, work)
+
+
+@route("POST", ONE + "/clone")
+def clone(request: Request) -> str:
+    cluster, params = request.cluster, request.params
+    source = _guest(request)
+    cluster.require_unlocked(source)
+    if params.get("target", source.node) != source.node:
+        raise die(f"can't clone to non-shared storage '{source.volume('rootfs').partition(':')[0]}'")
+    if params.get("snapname"):
+        raise ApiError(501, "cloning a snapshot is not implemented")
+    running = _running(request, source)
+    if running:
+        raise die("Full clone of a running container is only possible from a snapshot")
+    if not source.config.get("template") and params.get("full") == 0:
+        raise die("Linked clone feature is only available for templates")
+    if source.config.get("template") and not params.get("full") and params.get("storage"):
+        raise ParameterError({"storage": "parameter 'storage' not allowed for linked clones"})
+    newid = int(params["newid"])
+    cluster.access.require(request.who, f"/vms/{newid}", ["VM.Allocate"])
+    guest = Guest(newid, source.node, "lxc", {"lock": "create"})
+    cluster.add(guest)
+
+    def work(task: Task) -> None:
+        try:
+            with cluster.change(guest, skiplock=True):
+                for key, value in source.config.items():
+                    if key in ("lock", "template") or key.startswith("unused"):
+                        continue
+                    if _is_volume(key):
+                        disk = split_properties(str(value), "volume")
+                        storage = str(params.get("storage") or disk["volume"].partition(":")[0])
+                        disk["volume"] = cluster.allocate(guest, storage, volumes(guest))
+                        guest.config[key] = join_properties(disk, "volume")
+                    elif _is_net(key):
+                        net = split_properties(str(value))
+                        net["hwaddr"] = cluster.new_mac()
+                        guest.config[key] = net_text(net)
+                    else:
+                        guest.config[key] = value
+                for key in ("hostname", "description"):
+                    if key in params:
+                        guest.config[key] = _store(request, guest, key, params[key])
+            cluster.driver(guest).create(guest, Creation(source=source), task)
+        except BaseException:
+            cluster.driver(guest).destroy(guest, Task(task.upid, None))
+            cluster.remove(guest)
+            raise
+        with cluster.change(guest, skiplock=True):
+            guest.config.pop("lock", None)
+
+    return _spawn(request, "vzclone", source, work)
+
+
+@route("POST", ONE + "/template")
+def make_template(request: Request) -> None:
+    guest = _guest(request)
+    cluster = request.cluster
+    with cluster.change(guest):
+        if guest.config.get("template"):
+            raise die("you can't convert a template to a template")
+        if _running(request, guest):
+            raise die("you can't convert a running container to a template")
+
+    def work(_task: Task) -> None:
+        with cluster.change(guest):
+            guest.config["template"] = 1
+
+    _spawn(request, "vztemplate", guest, work)
+
+
+@route("DELETE", ONE)
+def destroy(request: Request) -> str:
+    guest, cluster = _guest(request), request.cluster
+    with cluster.change(guest):
+        if guest.config.get("protection"):
+            raise die(f"can't remove CT {guest.vmid} - protection mode enabled")
+        if _running(request, guest) and not request.params.get("force"):
+            raise die(f"unable to destroy CT {guest.vmid} - container is running")
+
+    def work(task: Task) -> None:
+        driver = cluster.driver(guest)
+        with cluster.change(guest):
+            guest.config["lock"] = "destroyed"
+        if driver.runtime(guest).running:
+            driver.stop(guest, task)
+        driver.destroy(guest, task)
+        # Last of all, otherwise the id could be given away while its disks are still there.
+        cluster.remove(guest)
+
+    return _spawn(request, "vzdestroy", guest, work)
+
+
+# -- configuration
+
+
+def _names(text: Any) -> list[str]:
+    return [name for name in re.split(r"[;, ]+", str(text or "")) if name]
+
+
+@route("PUT", ONE + "/config")
+def update(request: Request) -> None:
+    guest, cluster, params = _guest(request), request.cluster, request.params
+    values = {k: v for k, v in params.items() if k not in ("node", "vmid", "delete", "revert", "digest")}
+    deleted, reverted = _names(params.get("delete")), _names(params.get("revert"))
+    if not (values or deleted or reverted):
+        raise die("no options specified")
+    both = set(values) & set(deleted)
+    if both:
+        raise ParameterError({"delete": f"you can't use '-{min(both)}' and -delete {min(both)}' at the same time"})
+    known = {"digest", "lock", "delete", "revert"}
+    for name in [*deleted, *reverted]:
+        schema_name = re.sub(r"\d+$", "[n]", name)
+        if name in known or not ({name, schema_name} & _config_names()):
+            raise ParameterError({"delete": f"unknown option '{name}'"})
+        if name in ("hostname", "rootfs", "memory", "arch", "ostype") and name in deleted:
+            if name in ("rootfs", "arch", "ostype"):
+                raise die(f"unable to delete required option '{name}'")
+    for key in [*values, *deleted]:
+        if key in _READ_ONLY and str(values.get(key)) != str(guest.config.get(key, "0")):
+            raise die(f"unable to modify read-only option: '{key}'")
+    _check_options(request, guest, {**values, **dict.fromkeys(deleted, "")})
+
+    with cluster.change(guest, params.get("digest")):
+        running = _running(request, guest)
+        for name in reverted:
+            guest.pending.pop(name, None)
+            if name in guest.pending_delete:
+                guest.pending_delete.remove(name)
+        changed: list[str] = []
+        for key, value in values.items():
+            if _is_volume(key):
+                value = _allocate(request, guest, key, str(value))
+            stored = _store(request, guest, key, value)
+            guest.pending.pop(key, None)
+            if key in guest.pending_delete:
+                guest.pending_delete.remove(key)
+            if guest.config.get(key) == stored:
+                continue
+            if running and not (key in _LIVE or _is_net(key) or (_is_volume(key) and key not in guest.config)):
+                guest.pending[key] = stored
+            else:
+                guest.config[key] = stored
+                changed.append(key)
+        for key in deleted:
+            guest.pending.pop(key, None)
+            if key not in guest.config:
+                continue
+            if running and not (key in _LIVE or _is_net(key)):
+                if key not in guest.pending_delete:
+                    guest.pending_delete.append(key)
+            else:
+                del guest.config[key]
+                changed.append(key)
+        if running:
+            for key in changed:
+                if key in _CGROUP or _is_net(key):
+                    cluster.driver(guest).apply(guest, key)
+
+
+def _config_names() -> set[str]:
+
+    method = schema.load().method(ONE + "/config", "PUT")
+    return set(method.properties) if method else set()
+
+
+def _apply_pending(request: Request, guest: Guest) -> None:
+    """What happens to pending changes when a container is about to start."""
+    for key in guest.pending_delete:
+        guest.config.pop(key, None)
+    guest.config.update(guest.pending)
+    guest.pending, guest.pending_delete = {}, []
+    request.cluster.save(guest)
+
+
+@route("PUT", ONE + "/resize")
+def resize(request: Request) -> str:
+    guest, cluster = _guest(request), request.cluster
+    disk, text = str(request.params["disk"]), str(request.params["size"])
+    with cluster.change(guest, request.params.get("digest")):
+        if disk not in guest.config:
+            raise die(f"disk '{disk}' does not exist")
+        now = guest.disk_size(disk)
+        wanted = parse_size(text.lstrip("+"))
+        size = now + wanted if text.startswith("+") else wanted
+        if size < now:
+            raise die("unable to shrink disk size")
+        if size == now:
+            raise die("disk is already at specified size")
+
+    def work(task: Task) -> None:
+        with cluster.change(guest):
+            cluster.driver(guest).resize(guest, disk, size, task)
+            entry = split_properties(str(guest.config[disk]), "volume")
+            entry["size"] = format_size(size)
+            guest.config[disk] = join_properties(entry, "volume")
+
+    return _spawn(request, "resize", guest, work)
+
+
+# -- power
+
+
+@route("GET", ONE + "/status")
+def status_index(_request: Request) -> list[dict[str, str]]:
+    return [{"subdir": name} for name in ("current", "start", "stop", "shutdown", "reboot")]
+
+
+def _require_running(request: Request, guest: Guest) -> None:
+    request.cluster.require_unlocked(guest)
+    if not _running(request, guest):
+        raise die(f"CT {guest.vmid} not running")
+
+
+@route("POST", ONE + "/status/start")
+def start(request: Request) -> str:
+    guest, cluster = _guest(request), request.cluster
+    if not request.params.get("skiplock"):
+        cluster.require_unlocked(guest)
+    elif not request.who.is_root:
+        raise ParameterError({"skiplock": "Only root may use this option."})
+    if guest.config.get("template"):
+        raise die("you can't start a container that is a template")
+    if _running(request, guest):
+        raise die(f"CT {guest.vmid} already running")
+
+    def work(task: Task) -> None:
+        with cluster.lock:
+            _apply_pending(request, guest)
+        cluster.driver(guest).start(guest, task)
+
+    return _spawn(request, "vzstart", guest, work)
+
+
+@route("POST", ONE + "/status/stop")
+def stop(request: Request) -> str:
+    guest = _guest(request)
+    _require_running(request, guest)
+
+    def work(task: Task) -> None:
+        request.cluster.driver(guest).stop(guest, task)
+        _finish_stop(request, guest)
+
+    return _spawn(request, "vzstop", guest, work)
+
+
+def _finish_stop(request: Request, guest: Guest) -> None:
+    with request.cluster.lock:
+        _apply_pending(request, guest)
+
+
+@route("POST", ONE + "/status/shutdown")
+def shutdown(request: Request) -> str:
+    guest = _guest(request)
+    _require_running(request, guest)
+    timeout = float(request.params.get("timeout", 60))
+    force = bool(request.params.get("forceStop"))
+
+    def work(task: Task) -> None:
+        driver = request.cluster.driver(guest)
+        if not driver.shutdown(guest, timeout, task):
+            if not force:
+                raise RuntimeError("container did not stop")
+            task.log("container did not stop in time, stopping it")
+            driver.stop(guest, task)
+        _finish_stop(request, guest)
+
+    return _spawn(request, "vzshutdown", guest, work)
+
+
+@route("POST", ONE + "/status/reboot")
+def reboot(request: Request) -> str:
+    guest = _guest(request)
+    _require_running(request, guest)
+    timeout = float(request.params.get("timeout", 60))
+
+    def work(task: Task) -> None:
+        driver = request.cluster.driver(guest)
+        if not driver.shutdown(guest, timeout, task):
+            raise RuntimeError("container did not stop")
+        _finish_stop(request, guest)
+        time.sleep(0.1)
+        driver.start(guest, task)
+
+    return _spawn(request, "vzreboot", guest, work)

@@ -1,0 +1,232 @@
+# Copyright: luxima.observability contributors
+# GNU General Public License v3.0+ (see LICENSE)
+"""The cluster's memory: nodes, storages, pools and the guests' configurations."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import secrets
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lab.access import Access
+from lab.drivers.base import Driver, Guest
+from lab.errors import ApiError, die
+from lab.faults import Faults
+from lab.tasks import Tasks
+
+VERSION = {"version": "9.1.4", "release": "9.1", "repoid": "5ac30304265fbd8e"}
+LOWEST_ID, HIGHEST_ID = 100, 1000000
+
+
+@dataclass
+class Storage:
+    id: str
+    type: str
+    content: tuple[str, ...]
+    shared: bool = False
+    path: str = ""
+
+    def settings(self) -> dict[str, Any]:
+        entry: dict[str, Any] = {
+            "storage": self.id,
+            "type": self.type,
+            "content": ",".join(sorted(self.content)),
+            "shared": int(self.shared),
+        }
+        if self.path:
+            entry["path"] = self.path
+        entry["digest"] = hashlib.sha1(json.dumps(entry, sort_keys=True).encode()).hexdigest()  # noqa: S324
+        return entry
+
+
+@dataclass
+class Pool:
+    comment: str = ""
+    members: list[int] = field(default_factory=list)
+    storages: list[str] = field(default_factory=list)
+
+
+def render(guest: Guest) -> str:
+    """The configuration as its file would read; the digest is that of this text."""
+    lines = [f"{key}: {guest.config[key]}" for key in sorted(guest.config)]
+    if guest.pending or guest.pending_delete:
+        lines += ["", "[pve:pending]"]
+        if guest.pending_delete:
+            lines.append("delete: " + ",".join(guest.pending_delete))
+        lines += [f"{key}: {guest.pending[key]}" for key in sorted(guest.pending)]
+    return "\n".join(lines) + "\n"
+
+
+def digest(guest: Guest) -> str:
+    return hashlib.sha1(render(guest).encode()).hexdigest()  # noqa: S324
+
+
+class Cluster:
+    """All state of the API. Every change of a guest happens inside `change()`."""
+
+    def __init__(
+        self,
+        nodes: tuple[str, ...],
+        drivers: Mapping[str, Driver],
+        access: Access,
+        faults: Faults | None = None,
+        state: Path | None = None,
+    ) -> None:
+        self.nodes = nodes
+        self.drivers = drivers
+        self.access = access
+        self.faults = faults or Faults()
+        self.started = time.time()
+        self.lock = threading.RLock()
+        self.guests: dict[int, Guest] = {}
+        self.pools: dict[str, Pool] = {}
+        self.storages = {
+            "local": Storage("local", "dir", ("backup", "import", "iso", "snippets", "vztmpl"), path="/var/lib/vz"),
+            "local-lvm": Storage("local-lvm", "lvmthin", ("images", "rootdir")),
+            "local-zfs": Storage("local-zfs", "zfspool", ("images", "rootdir")),
+        }
+        self._state = state
+        if state:
+            (state / "guests").mkdir(parents=True, exist_ok=True)
+            for path in sorted((state / "guests").glob("*.json")):
+                guest = Guest(**json.loads(path.read_text(encoding="utf-8")))
+                self.guests[guest.vmid] = guest
+            with contextlib.suppress(FileNotFoundError):
+                pools = json.loads((state / "pools.json").read_text(encoding="utf-8"))
+                self.pools = {name: Pool(**pool) for name, pool in pools.items()}
+        self.tasks = Tasks(self.faults, state / "tasks" if state else None)
+
+    # -- persistence
+
+    @staticmethod
+    def _write(path: Path, document: object) -> None:
+        scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        scratch.write_text(json.dumps(document, indent=1, sort_keys=True), encoding="utf-8")
+        scratch.replace(path)
+
+    def save(self, guest: Guest) -> None:
+        if self._state:
+            self._write(self._state / "guests" / f"{guest.vmid}.json", asdict(guest))
+
+    def save_pools(self) -> None:
+        if self._state:
+            self._write(self._state / "pools.json", {name: asdict(pool) for name, pool in self.pools.items()})
+
+    # -- guests
+
+    def node(self, name: str) -> str:
+        if name not in self.nodes:
+            # A request for a node nobody knows ends at the proxy.
+            raise ApiError(500, f"hostname lookup '{name}' failed - failed to get address info for: {name}: Name or service not known")
+        return name
+
+    def find(self, vmid: int, node: str, kind: str) -> Guest:
+        guest = self.guests.get(vmid)
+        if guest is None or guest.node != node or guest.kind != kind:
+            folder = "lxc" if kind == "lxc" else "qemu-server"
+            raise die(f"Configuration file 'nodes/{node}/{folder}/{vmid}.conf' does not exist")
+        return guest
+
+    def add(self, guest: Guest) -> None:
+        """Reserve the id; the configuration appears at once, locked by whoever makes it."""
+        with self.lock:
+            other = self.guests.get(guest.vmid)
+            if other:
+                word = "CT" if other.kind == "lxc" else "VM"
+                prefix = f"unable to create VM {guest.vmid} - " if guest.kind == "qemu" else ""
+                raise die(f"{prefix}{word} {guest.vmid} already exists on node '{other.node}'")
+            self.guests[guest.vmid] = guest
+            self.save(guest)
+
+    def remove(self, guest: Guest) -> None:
+        with self.lock:
+            self.guests.pop(guest.vmid, None)
+            for pool in self.pools.values():
+                if guest.vmid in pool.members:
+                    pool.members.remove(guest.vmid)
+            self.save_pools()
+            if self._state:
+                (self._state / "guests" / f"{guest.vmid}.json").unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def change(self, guest: Guest, expected: str | None = None, skiplock: bool = False) -> Iterator[Guest]:
+        """Hold the guest's file lock, refuse a stale digest or a locked guest, save afterwards."""
+        if self.faults.take("file_lock"):
+            folder = "lxc" if guest.kind == "lxc" else "qemu-server"
+            raise die(f"can't lock file '/run/lock/{folder}/{self.lock_file(guest)}' - got timeout")
+        with self.lock:
+            if guest.vmid not in self.guests:
+                raise die(f"Configuration file 'nodes/{guest.node}/{guest.kind}/{guest.vmid}.conf' does not exist")
+            if expected and expected != digest(guest):
+                raise die(
+                    "detected modified configuration - file changed by other user? Try again."
+                    if guest.kind == "lxc"
+                    else "checksum mismatch (file change by other user?)"
+                )
+            if not skiplock:
+                self.require_unlocked(guest)
+            yield guest
+            self.save(guest)
+
+    @staticmethod
+    def lock_file(guest: Guest) -> str:
+        return f"pve-config-{guest.vmid}.lock" if guest.kind == "lxc" else f"lock-{guest.vmid}.conf"
+
+    @staticmethod
+    def require_unlocked(guest: Guest) -> None:
+        held = guest.config.get("lock")
+        if held:
+            raise die(f"{'CT' if guest.kind == 'lxc' else 'VM'} is locked ({held})")
+
+    def driver(self, guest: Guest) -> Driver:
+        return self.drivers[guest.kind]
+
+    def pool_of(self, vmid: int) -> str:
+        return next((name for name, pool in self.pools.items() if vmid in pool.members), "")
+
+    # -- identities
+
+    def next_id(self) -> int:
+        with self.lock:
+            return next(number for number in range(LOWEST_ID, HIGHEST_ID) if number not in self.guests)
+
+    @staticmethod
+    def new_mac() -> str:
+        tail = os.urandom(3)
+        return "BC:24:11:" + ":".join(f"{byte:02X}" for byte in tail)
+
+    def allocate(self, guest: Guest, storage: str, taken: set[str]) -> str:
+        """A free volume id for the guest; fails like a busy storage when the fault says so."""
+        if self.faults.take("storage_lock"):
+            raise RuntimeError(f"cfs-lock 'storage-{storage}' error: got lock request timeout")
+        kind = self.storages[storage].type
+        for index in range(1000):
+            if kind == "zfspool" and guest.kind == "lxc":
+                volume = f"{storage}:subvol-{guest.vmid}-disk-{index}"
+            elif kind == "dir":
+                volume = f"{storage}:{guest.vmid}/vm-{guest.vmid}-disk-{index}.raw"
+            else:
+                volume = f"{storage}:vm-{guest.vmid}-disk-{index}"
+            if volume not in taken:
+                return volume
+        raise RuntimeError(f"unable to allocate an image name for VM {guest.vmid} in storage '{storage}'")
+
+
+def volumes(guest: Guest) -> set[str]:
+    """Every volume a configuration refers to."""
+    found = set()
+    for key in guest.config:
+        if re.fullmatch(r"rootfs|mp\d+|unused\d+|(scsi|virtio|sata|ide)\d+", key):
+            volume = guest.volume(key)
+            if ":" in volume:
+                found.add(volume)
+    return found

@@ -1,0 +1,141 @@
+# Copyright: luxima.observability contributors
+# GNU General Public License v3.0+ (see LICENSE)
+"""What the API needs from whatever really runs guests; one driver per kind of guest."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from lab.errors import die
+
+if TYPE_CHECKING:
+    from lab.tasks import Task
+
+_UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
+
+
+def parse_size(text: str) -> int:
+    """Bytes of `8G`, `512M`, `1.5T` or a plain number."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)", text)
+    if match is None:
+        raise die(f"invalid size string '{text}'")
+    return int(float(match[1]) * _UNITS[match[2]])
+
+
+def format_size(size: int) -> str:
+    """The shortest exact spelling, as configurations have it."""
+    for unit in ("T", "G", "M", "K"):
+        if size and size % _UNITS[unit] == 0:
+            return f"{size // _UNITS[unit]}{unit}"
+    return str(size)
+
+
+def split_properties(text: str, default_key: str = "") -> dict[str, str]:
+    """`a=1,b=2` as a mapping; a part without `=` belongs to `default_key`."""
+    result: dict[str, str] = {}
+    for part in filter(None, text.split(",")):
+        key, sign, value = part.partition("=")
+        if sign:
+            result[key] = value
+        else:
+            result[default_key] = part
+    return result
+
+
+def join_properties(values: dict[str, Any], default_key: str = "") -> str:
+    """The reverse; the default key first and bare, the rest sorted."""
+    parts = [str(values[default_key])] if default_key in values else []
+    parts += [f"{key}={values[key]}" for key in sorted(values) if key != default_key]
+    return ",".join(parts)
+
+
+@dataclass
+class Guest:
+    """One guest as its configuration file has it."""
+
+    vmid: int
+    node: str
+    kind: str
+    config: dict[str, Any] = field(default_factory=dict)
+    pending: dict[str, Any] = field(default_factory=dict)
+    pending_delete: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        key = "hostname" if self.kind == "lxc" else "name"
+        return str(self.config.get(key, f"{'CT' if self.kind == 'lxc' else 'VM '}{self.vmid}"))
+
+    def volume(self, disk: str) -> str:
+        """The volume of a disk, `local-lvm:vm-100-disk-0`; "" when there is no such disk."""
+        key = "volume" if self.kind == "lxc" else "file"
+        return split_properties(str(self.config.get(disk, "")), key).get(key, "")
+
+    def disk_size(self, disk: str) -> int:
+        text = split_properties(str(self.config.get(disk, ""))).get("size", "")
+        return parse_size(text) if text else 0
+
+
+@dataclass(frozen=True)
+class Creation:
+    """What a new guest is made from; never stored in its configuration."""
+
+    template: str = ""
+    source: Guest | None = None
+    ssh_public_keys: str = ""
+    password: str = ""
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What a guest uses now: bytes, seconds, share of its cores."""
+
+    running: bool = False
+    pid: int = 0
+    uptime: int = 0
+    cpu: float = 0.0
+    mem: int = 0
+    swap: int = 0
+    disk: int = 0
+    netin: int = 0
+    netout: int = 0
+    diskread: int = 0
+    diskwrite: int = 0
+
+
+class Driver(Protocol):
+    """Makes and runs guests of one kind. Faults are RuntimeError or OSError with one line of text."""
+
+    kind: str
+
+    def templates(self) -> dict[str, int]:
+        """File names of templates that are at hand, with their sizes in bytes."""
+
+    def create(self, guest: Guest, creation: Creation, task: Task) -> None:
+        """Make the guest's disks as its configuration says, filled and ready to start."""
+
+    def destroy(self, guest: Guest, task: Task) -> None:
+        """Remove everything the guest has; what is missing already is no fault."""
+
+    def start(self, guest: Guest, task: Task) -> None: ...
+
+    def stop(self, guest: Guest, task: Task) -> None:
+        """At once, without asking the guest."""
+
+    def shutdown(self, guest: Guest, timeout: float, task: Task) -> bool:
+        """Ask the guest; False when it still runs after `timeout` seconds."""
+
+    def runtime(self, guest: Guest) -> Runtime: ...
+
+    def interfaces(self, guest: Guest) -> list[dict[str, Any]]:
+        """Network interfaces as seen inside a running guest, in the API's form."""
+
+    def apply(self, guest: Guest, key: str) -> None:
+        """Make a running guest obey the option `key` of its configuration (absent: the default)."""
+
+    def resize(self, guest: Guest, disk: str, size: int, task: Task) -> None:
+        """Grow a disk and the file system on it to `size` bytes."""
+
+    def node_status(self) -> dict[str, Any]:
+        """cpu, cores, memory and disk of the machine below."""

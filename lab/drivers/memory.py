@@ -1,0 +1,105 @@
+# Copyright: luxima.observability contributors
+# GNU General Public License v3.0+ (see LICENSE)
+"""Guests that exist only as facts, for tests of the API's clients."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+from lab.drivers.base import Creation, Driver, Guest, Runtime, split_properties
+from lab.tasks import Task
+
+TEMPLATES = {
+    "debian-12-standard_12.12-1_amd64.tar.zst": 126515062,
+    "debian-12-docker_12-1_amd64.tar.zst": 215318101,
+}
+
+
+class MemoryDriver(Driver):
+    """Answers as a hypervisor would; `delay` seconds pass in each piece of work."""
+
+    def __init__(self, kind: str = "lxc", delay: float = 0.0) -> None:
+        self.kind = kind
+        self.delay = delay
+        self._lock = threading.Lock()
+        self._started: dict[int, float] = {}
+        # vmid -> disk -> bytes; what a test looks at to see that real work was asked for.
+        self.disks: dict[int, dict[str, int]] = {}
+        self.applied: list[tuple[int, str]] = []
+        self.ssh_keys: dict[int, str] = {}
+        # Guests that ignore a polite shutdown.
+        self.deaf: set[int] = set()
+
+    def templates(self) -> dict[str, int]:
+        return dict(TEMPLATES)
+
+    def create(self, guest: Guest, creation: Creation, task: Task) -> None:
+        task.sleep(self.delay)
+        with self._lock:
+            self.disks[guest.vmid] = {
+                key: guest.disk_size(key)
+                for key in guest.config
+                if key == "rootfs" or (key.startswith("mp") and key[2:].isdigit())
+            }
+            self.ssh_keys[guest.vmid] = creation.ssh_public_keys
+
+    def destroy(self, guest: Guest, task: Task) -> None:
+        task.sleep(self.delay)
+        with self._lock:
+            self._started.pop(guest.vmid, None)
+            self.disks.pop(guest.vmid, None)
+
+    def start(self, guest: Guest, task: Task) -> None:
+        task.sleep(self.delay)
+        with self._lock:
+            self._started[guest.vmid] = time.time()
+
+    def stop(self, guest: Guest, task: Task) -> None:
+        task.sleep(self.delay)
+        with self._lock:
+            self._started.pop(guest.vmid, None)
+
+    def shutdown(self, guest: Guest, timeout: float, task: Task) -> bool:
+        if guest.vmid in self.deaf:
+            task.sleep(min(timeout, 0.2))
+            return False
+        self.stop(guest, task)
+        return True
+
+    def runtime(self, guest: Guest) -> Runtime:
+        started = self._started.get(guest.vmid)
+        if started is None:
+            return Runtime()
+        return Runtime(running=True, pid=1000 + guest.vmid, uptime=int(time.time() - started), cpu=0.01, mem=64 << 20)
+
+    def interfaces(self, guest: Guest) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = [_interface("lo", "00:00:00:00:00:00", "127.0.0.1/8")]
+        for key, value in sorted(guest.config.items()):
+            if key.startswith("net") and key[3:].isdigit():
+                net = split_properties(str(value))
+                address = net.get("ip", "")
+                if address == "dhcp":
+                    address = f"192.0.2.{guest.vmid % 250 + 1}/24"
+                found.append(_interface(net["name"], net.get("hwaddr", "").lower(), address))
+        return found
+
+    def apply(self, guest: Guest, key: str) -> None:
+        self.applied.append((guest.vmid, key))
+
+    def resize(self, guest: Guest, disk: str, size: int, task: Task) -> None:
+        task.sleep(self.delay)
+        self.disks.setdefault(guest.vmid, {})[disk] = size
+
+    def node_status(self) -> dict[str, Any]:
+        return {"cores": 8, "memory": 32 << 30, "memory_used": 4 << 30, "disk": 200 << 30, "disk_used": 20 << 30}
+
+
+def _interface(name: str, mac: str, address: str) -> dict[str, Any]:
+    entry: dict[str, Any] = {"name": name, "hwaddr": mac, "hardware-address": mac, "ip-addresses": []}
+    if address and address != "manual":
+        ip, _, prefix = address.partition("/")
+        entry["inet"] = address
+        entry["ip-addresses"] = [{"ip-address": ip, "ip-address-type": "inet", "prefix": prefix}]
+    return entry

@@ -1,0 +1,247 @@
+# Copyright: luxima.observability contributors
+# GNU General Public License v3.0+ (see LICENSE)
+"""Container templates: built once by mmdebstrap, kept by the hash of their recipe, shared by all checkouts."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab import host, instance
+from lab.errors import LabError
+
+SUITE = "bookworm"
+IDMAP_START, IDMAP_SIZE = 100000, 65536
+
+_PACKAGES = (
+    "ca-certificates",
+    "cron",
+    "curl",
+    "dbus",
+    "gzip",
+    "iproute2",
+    "iputils-ping",
+    "kmod",
+    "libpam-systemd",
+    "logrotate",
+    "netbase",
+    "openssh-server",
+    "procps",
+    "python3",
+    "rsyslog",
+    "sudo",
+    "systemd",
+    "systemd-sysv",
+    "tar",
+    "tzdata",
+    "udev",
+)
+
+# Runs on this machine with the new root in $1.
+_CUSTOMIZE = r"""
+set -eu
+root=$1
+for unit in sys-kernel-debug.mount sys-kernel-config.mount sys-kernel-tracing.mount systemd-udevd.service \
+  systemd-udev-trigger.service getty@tty1.service console-getty.service apt-daily.timer apt-daily-upgrade.timer \
+  dpkg-db-backup.timer fstrim.timer e2scrub_all.timer e2scrub_reap.service; do
+  ln -sf /dev/null "$root/etc/systemd/system/$unit"
+done
+
+# systemd wants cpu and cpuacct joined; where the machine has them apart it mounts neither.
+cat >"$root/usr/local/sbin/lab-cgroup-cpu" <<'END'
+#!/bin/sh
+set -eu
+cd /sys/fs/cgroup
+for controller in cpu cpuacct; do
+  grep -q "^$controller[[:space:]]" /proc/cgroups || exit 0
+  grep -qE "[: ][^:]*:([a-z,]*,)?$controller(,[a-z,]*)?:" /proc/self/cgroup || exit 0
+  [ -e "$controller/tasks" ] && continue
+  mount -o remount,rw /sys/fs/cgroup
+  [ -L "$controller" ] && rm "$controller"
+  mkdir -p "$controller"
+  mount -t cgroup -o "$controller" cgroup "/sys/fs/cgroup/$controller"
+done
+mount -o remount,ro /sys/fs/cgroup || true
+END
+chmod 755 "$root/usr/local/sbin/lab-cgroup-cpu"
+cat >"$root/etc/systemd/system/lab-cgroup-cpu.service" <<'END'
+[Unit]
+Description=Mount the cpu and cpuacct controllers
+DefaultDependencies=no
+After=local-fs.target
+Before=sysinit.target
+ConditionPathIsDirectory=/sys/fs/cgroup/systemd
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/usr/local/sbin/lab-cgroup-cpu
+
+[Install]
+WantedBy=sysinit.target
+END
+mkdir -p "$root/etc/systemd/system/sysinit.target.wants"
+ln -sf ../lab-cgroup-cpu.service "$root/etc/systemd/system/sysinit.target.wants/"
+
+mkdir -p "$root/var/log/journal" "$root/root/.ssh"
+chmod 700 "$root/root/.ssh"
+# A container has no kernel log of its own.
+sed -i '/imklog/s/^/#/' "$root/etc/rsyslog.conf"
+echo 'UseDNS no' >"$root/etc/ssh/sshd_config.d/lab.conf"
+if [ -d "$root/usr/share/docker.io" ] || [ -e "$root/usr/bin/dockerd" ]; then
+  mkdir -p "$root/etc/docker"
+  echo '{"storage-driver": "overlay2", "exec-opts": ["native.cgroupdriver=cgroupfs"]}' >"$root/etc/docker/daemon.json"
+fi
+rm -f "$root"/etc/ssh/ssh_host_* "$root/etc/hostname" "$root/etc/resolv.conf"
+: >"$root/etc/machine-id"
+rm -rf "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/* "$root"/usr/share/doc/* "$root"/usr/share/man/*
+"""
+
+
+@dataclass(frozen=True)
+class Template:
+    """One template; its file name is what the API shows."""
+
+    file: str
+    packages: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        recipe = "\n".join([SUITE, *_PACKAGES, *self.packages, _CUSTOMIZE])
+        return hashlib.sha256(recipe.encode()).hexdigest()[:12]
+
+    @property
+    def directory(self) -> Path:
+        return instance.cache_directory() / "templates" / f"{self.file.split('.tar')[0]}-{self.key}"
+
+    @property
+    def archive(self) -> Path:
+        return self.directory / self.file
+
+    def golden(self, unprivileged: bool) -> Path:
+        """An ext4 image of the unpacked template, with files owned as such a guest sees them."""
+        return self.directory / f"golden-{IDMAP_START if unprivileged else 0}.img"
+
+    @property
+    def complete(self) -> bool:
+        return all(path.exists() for path in (self.archive, self.golden(True), self.golden(False)))
+
+
+TEMPLATES = (
+    Template("debian-12-standard_12.12-1_amd64.tar.zst"),
+    Template("debian-12-docker_12-1_amd64.tar.zst", ("docker.io", "iptables", "apparmor")),
+)
+
+
+def find(file: str) -> Template:
+    return next(template for template in TEMPLATES if template.file == file)
+
+
+def _sources() -> str:
+    """This machine's own Debian archive when it has one for the suite; nothing leaves the choice to mmdebstrap."""
+    listing = host.run(
+        "apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT) $(ORIGIN)", "Identifier: Packages", check=False
+    )
+    found = []
+    for line in listing.splitlines():
+        words = line.split()
+        if len(words) >= 4 and words[3] == "Debian" and words[2] == "main" and words[1].startswith(SUITE):
+            entry = f"deb {words[0]} {words[1]} main"
+            if entry not in found:
+                found.append(entry)
+    return "\n".join(found) + "\n" if any(f" {SUITE} " in entry for entry in found) else ""
+
+
+def _build_archive(template: Template, say: Callable[[str], None]) -> None:
+    with tempfile.TemporaryDirectory(prefix="lab-template-") as scratch:
+        script = Path(scratch) / "customize.sh"
+        script.write_text(_CUSTOMIZE, encoding="utf-8")
+        partial = template.directory / f".{secrets.token_hex(4)}.tar.zst"
+        sources = _sources()
+        command = [
+            "mmdebstrap",
+            "--mode=root",
+            "--variant=minbase",
+            "--aptopt=APT::Install-Recommends false",
+            "--include=" + ",".join((*_PACKAGES, *template.packages)),
+            f"--customize-hook=sh {shlex.quote(str(script))} \"$1\"",
+            SUITE,
+            str(partial),
+            *(["-"] if sources else []),
+        ]
+        try:
+            done = subprocess.run(
+                command, input=sources or None, capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C"}
+            )
+            if done.returncode:
+                lines = [line for line in done.stderr.strip().splitlines() if line.startswith("E:")]
+                raise LabError(f"mmdebstrap could not build {template.file}: " + " | ".join(lines[-4:] or ["no reason given"]))
+            partial.chmod(0o644)
+            partial.replace(template.archive)
+        finally:
+            partial.unlink(missing_ok=True)
+    say(f"{template.file}: {template.archive.stat().st_size >> 20} MB")
+
+
+def _build_golden(template: Template, unprivileged: bool) -> None:
+    target = template.golden(unprivileged)
+    partial = target.with_name(f".{secrets.token_hex(4)}.img")
+    with tempfile.TemporaryDirectory(prefix="lab-golden-") as scratch:
+        point = Path(scratch) / "root"
+        point.mkdir()
+        Path(scratch).chmod(0o755)
+        try:
+            with partial.open("wb") as stream:
+                stream.truncate(4 << 30)
+            host.run("mkfs.ext4", "-q", "-F", "-m", "0", "-J", "size=32", "-E", "lazy_itable_init=1,lazy_journal_init=1", partial)
+            host.run("mount", "-o", "loop", partial, point)
+            try:
+                unpack = ["tar", "--zstd", "-xpf", "-", "--numeric-owner", "--xattrs", "--xattrs-include=*", "--exclude=./dev/*", "-C", str(point)]
+                if unprivileged:
+                    # Unpacked inside such a user namespace the owners come out right by themselves.
+                    os.chown(point, IDMAP_START, IDMAP_START)
+                    mapping = f"0:{IDMAP_START}:{IDMAP_SIZE}"
+                    unpack = ["lxc-usernsexec", "-m", f"u:{mapping}", "-m", f"g:{mapping}", "--", *unpack]
+                with template.archive.open("rb") as stream:
+                    done = subprocess.run(unpack, stdin=stream, capture_output=True, text=True, check=False)
+                if done.returncode:
+                    raise LabError(f"unpacking {template.file}: " + " | ".join(done.stderr.strip().splitlines()[-3:]))
+            finally:
+                host.run("umount", point)
+            host.run("e2fsck", "-fy", partial, check=False)
+            # The smaller the image, the faster a guest is made of it.
+            host.run("resize2fs", "-M", partial)
+            host.run("e2fsck", "-fy", partial, check=False)
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def ensure(template: Template, say: Callable[[str], None]) -> bool:
+    """Build what is missing of a template; whether anything was."""
+    if template.complete:
+        return False
+    lock = instance.cache_directory() / "locks" / f"{template.directory.name}.lock"
+    say(f"{template.file}: building (once per machine, about a minute)")
+    with host.locked(lock):
+        if template.complete:
+            return False
+        template.directory.mkdir(parents=True, exist_ok=True)
+        if not template.archive.exists():
+            _build_archive(template, say)
+        for unprivileged in (True, False):
+            if not template.golden(unprivileged).exists():
+                _build_golden(template, unprivileged)
+        # What an older recipe left behind.
+        for old in template.directory.parent.glob(f"{template.file.split('.tar')[0]}-*"):
+            if old != template.directory and not any(t.directory == old for t in TEMPLATES):
+                shutil.rmtree(old, ignore_errors=True)
+    return True

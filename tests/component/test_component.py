@@ -1,0 +1,410 @@
+# Copyright: luxima.observability contributors
+# GNU General Public License v3.0+ (see LICENSE)
+"""The transaction on a real host, with a real Alertmanager and with a server that fails on demand."""
+
+from __future__ import annotations
+
+import copy
+import json
+import signal
+import subprocess
+import time
+from typing import Any
+
+import pytest
+
+from .conftest import ROOT, TOY, Site
+
+pytestmark = [pytest.mark.lab, pytest.mark.slow]
+Json = dict[str, Any]
+TOY_URL = "http://127.0.0.1:18999"
+SECRET = "correct-horse-battery"
+
+
+def toy(config: Json | None = None, **changes: Any) -> Json:
+    """A record of the toy; `config` is what it reads."""
+    record: Json = {
+        "name": "toy",
+        "artifacts": ["toy"],
+        "user": "toy",
+        "directories": [{"path": "/var/lib/toy"}],
+        "live": [{"path": "drop"}],
+        "files": [
+            {"path": "toy.json", "content": {"value": 1, **(config or {})}, "on_change": "reload"},
+            {"path": "drop/ours.txt", "content": "ours\n", "on_change": "none"},
+        ],
+        "environment": {"TOY_PORT": "18999"},
+        "unit": {"description": "Toy", "exec_start": ["/usr/local/bin/toy", "/etc/toy/toy.json"]},
+        "validate": [["{bin}/toy", "{etc}/toy.json", "--check"]],
+        "reload": {"signal": "HUP"},
+        "ready": {"url": f"{TOY_URL}/ready", "timeout": 8},
+        "proof": [
+            {"url": f"{TOY_URL}/metrics", "metric": "toy_reload_ok", "value": 1},
+            {"url": f"{TOY_URL}/metrics", "metric": "toy_reloads_total", "labels": {"kind": "hup"}, "changes": True},
+        ],
+    }
+    record.update(copy.deepcopy(changes))
+    return record
+
+
+def alertmanager(group_wait: str = "30s", **changes: Any) -> Json:
+    url = "http://127.0.0.1:19093"
+    return {
+        "name": "alertmanager",
+        "artifacts": ["alertmanager"],
+        "tools": ["amtool"],
+        "user": "alertmanager",
+        "groups": ["systemd-journal", "there-is-no-such-group"],
+        "directories": [{"path": "/var/lib/alertmanager"}],
+        "secret_environment": {"TOKEN": SECRET},
+        "files": [
+            {
+                "path": "alertmanager.yml",
+                "content": {"route": {"receiver": "x", "group_wait": group_wait}, "receivers": [{"name": "x"}]},
+                "on_change": "reload",
+            },
+            {"path": "password", "content": SECRET, "secret": True, "on_change": "none"},
+        ],
+        "unit": {
+            "exec_start": [
+                "/usr/local/bin/alertmanager",
+                "--config.file=/etc/alertmanager/alertmanager.yml",
+                "--storage.path=/var/lib/alertmanager",
+                "--web.listen-address=127.0.0.1:19093",
+                "--cluster.listen-address=",
+            ]
+        },
+        "validate": [["{bin}/amtool", "check-config", "{etc}/alertmanager.yml"]],
+        "reload": {"url": f"{url}/-/reload"},
+        "ready": {"url": f"{url}/-/ready", "timeout": 20},
+        "proof": [{"url": f"{url}/metrics", "metric": "alertmanager_config_last_reload_successful", "value": 1}],
+        **copy.deepcopy(changes),
+    }
+
+
+def pid(site: Site, name: str = "toy") -> str:
+    return site.on_host(f"systemctl show --property=MainPID --value {name}")
+
+
+def served(site: Site) -> Json:
+    """What the running toy says its configuration is."""
+    program = f"import urllib.request as u; print(u.urlopen('{TOY_URL}/', timeout=5).read().decode())"
+    answer: Json = json.loads(site.on_host(f'python3 -c "{program}"'))
+    return answer
+
+
+def deploy(site: Site, record: Json, *options: str, **more: Any) -> Json:
+    run = site.run(record, *options, **more)
+    assert run.code == 0, run.output
+    return run.result
+
+
+def test_alertmanager_from_nothing_to_reload(clean: Site) -> None:
+    site = clean
+    predicted = deploy(site, alertmanager(), "--check", "--diff")
+    assert site.on_host("ls -d /opt/luxima/alertmanager /etc/alertmanager || true", check=False).count("/etc/alertmanager\n") == 0
+    done = deploy(site, alertmanager(), "--diff")
+    assert predicted["changed"] and predicted["actions"] == done["actions"]
+    assert done["restarted"] and "created" in done["actions"]
+    assert site.on_host("systemctl is-active alertmanager; systemctl is-enabled alertmanager") == "active\nenabled"
+    assert "systemd-journal" in site.on_host("id -nG alertmanager")
+    assert site.on_host("stat -Lc '%a %U %G' /etc/alertmanager/password /etc/alertmanager/environment /etc/alertmanager/alertmanager.yml") == (
+        "640 root alertmanager\n640 root alertmanager\n644 root root"
+    )
+    again = deploy(site, alertmanager())
+    assert again["changed"] is False and again["actions"] == []
+
+    before = pid(site, "alertmanager")
+    changed = site.run(alertmanager("47s"), "--diff", "-v")
+    assert changed.result["actions"] == ["staged", "validated", "reloaded"], changed.output
+    assert changed.result["reloaded"] and not changed.result["restarted"]
+    assert "47s" in changed.output
+    assert pid(site, "alertmanager") == before
+    assert "group_wait: 47s" in site.on_host("amtool --alertmanager.url http://127.0.0.1:19093 config show")
+
+
+def test_a_secret_is_changed_but_never_shown(clean: Site) -> None:
+    site = clean
+    first = site.run(alertmanager(), "--diff", "-vvv")
+    assert first.code == 0, first.output
+    record = alertmanager()
+    record["files"][1]["content"] = SECRET + "-2"
+    # The record's own task is in this test's variables; only the engine's output counts.
+    second = site.run(record, "--diff", "-vvv")
+    assert second.result["actions"] == ["staged", "validated"]
+    assert "/etc/alertmanager/password: changed (secret)" in second.output
+    for run in (first, second):
+        assert SECRET not in run.output and SECRET not in json.dumps(run.result)
+    assert site.on_host(f"journalctl --no-pager | grep -c {SECRET} || true") in ("0", "")
+    assert SECRET not in site.on_host("cat /proc/[0-9]*/cmdline | tr '\\0' ' '").replace(f"grep -c {SECRET}", "")
+    assert SECRET not in site.on_host("grep -rl . /root/.ansible/tmp /tmp 2>/dev/null; true")
+
+
+def test_a_refused_configuration_never_arrives(clean: Site) -> None:
+    site = clean
+    deploy(site, alertmanager())
+    before = pid(site, "alertmanager")
+    run = site.run(alertmanager("not a duration"))
+    assert run.code != 0
+    assert "amtool check-config" in run.message and "not a valid duration" in run.message, run.message
+    assert "Nothing was activated" in run.message
+    checked = site.run(alertmanager("not a duration"), "--check")
+    assert checked.code != 0 and "not a valid duration" in checked.message
+    assert pid(site, "alertmanager") == before
+    assert deploy(site, alertmanager())["changed"] is False
+
+
+def test_a_refused_reload_is_taken_back(clean: Site) -> None:
+    site = clean
+    deploy(site, toy())
+    before = pid(site)
+    run = site.run(toy({"refuse_reload": True, "value": 2}))
+    assert run.code != 0
+    assert run.result["actions"] == ["reverted"] and "toy_reload_ok is 0" in run.message, run.message
+    assert "was put back, is proven and serves" in run.message
+    assert served(site)["value"] == 1 and pid(site) == before
+    assert deploy(site, toy())["changed"] is False
+
+
+def test_an_ignored_reload_is_seen(clean: Site) -> None:
+    site = clean
+    deploy(site, toy())
+    run = site.run(toy({"ignore_reload": True, "value": 2}))
+    assert run.code != 0 and "toy_reloads_total is still 0" in run.message, run.message
+    assert served(site)["value"] == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ({"crash": True}, "toy: I was told to crash"),
+        ({"crash_after": 0.7}, "toy: crashing late"),
+        ({"ready_after": 60}, "503: starting, please wait"),
+    ],
+)
+def test_what_cannot_serve_is_taken_back(clean: Site, fault: Json, words: str) -> None:
+    site = clean
+    deploy(site, toy())
+    run = site.run(toy(fault, environment={"TOY_PORT": "18999", "NEW": "1"}))
+    assert run.code != 0 and words in run.message, run.message
+    assert "serves" in run.message and run.result["actions"] == ["reverted"]
+    assert served(site)["value"] == 1
+    assert deploy(site, toy())["changed"] is False
+
+
+def test_a_new_program_that_dies_late_is_taken_back(clean: Site) -> None:
+    site = clean
+    deploy(site, toy())
+    bad = site.folder / "toy-bad"
+    bad.write_text(TOY.read_text().replace("    signal.signal(", "    threading.Timer(2.5, lambda: os._exit(9)).start()\n    signal.signal("))
+    site.store("toy", bad, "2")
+    try:
+        run = site.run(toy())
+        assert run.code != 0 and "exit status 9" in run.message, run.message
+    finally:
+        site.store("toy", TOY, "1")
+    assert served(site)["value"] == 1
+    assert deploy(site, toy())["changed"] is False
+
+
+def test_a_first_release_that_fails_leaves_no_half_state(clean: Site) -> None:
+    site = clean
+    run = site.run(toy({"crash": True}))
+    assert run.code != 0 and "nothing serves" in run.message and "told to crash" in run.message
+    assert site.on_host("systemctl is-active toy; ls /etc/toy /etc/systemd/system/toy.service; true").startswith("inactive")
+    result = deploy(site, toy())
+    assert "created" in result["actions"] and served(site)["value"] == 1
+
+
+@pytest.mark.parametrize(
+    ("harm", "actions"),
+    [
+        ("echo '{\"value\": 9}' > /etc/toy/toy.json", ["staged", "validated", "reloaded"]),
+        ("chmod 666 /etc/toy/toy.json", ["staged", "validated", "reloaded"]),
+        ("echo '# mine' >> /etc/systemd/system/toy.service", ["staged", "validated", "daemon_reloaded", "restarted"]),
+        ("echo stray > /etc/toy/stray", ["staged", "validated", "restarted"]),
+        ("echo '#' >> /opt/luxima/toy/current/bin/toy", ["staged", "validated", "restarted"]),
+        ("rm /usr/local/bin/toy", ["links"]),
+        ("chmod 755 /var/lib/toy", ["directories"]),
+        ("systemctl stop toy", ["started"]),
+        ("systemctl disable toy", ["enabled"]),
+        ("echo mine > /etc/toy/drop/ours.txt", ["staged", "validated"]),
+    ],
+)
+def test_harm_is_found_and_repaired(site: Site, harm: str, actions: list[str]) -> None:
+    deploy(site, toy())
+    site.on_host(harm)
+    predicted = deploy(site, toy(), "--check")
+    assert predicted["actions"] == actions
+    assert deploy(site, toy())["actions"] == actions
+    assert deploy(site, toy())["changed"] is False
+    assert served(site)["value"] == 1
+
+
+def test_live_files_of_others_stay_and_ours_are_pruned(clean: Site) -> None:
+    site = clean
+    deploy(site, toy())
+    site.on_host("echo theirs > /etc/toy/drop/theirs.txt; stat -c %i /etc/toy/drop/ > /run/inode")
+    record = toy()
+    record["files"] = [record["files"][0], {"path": "drop/new.txt", "content": "new\n", "on_change": "none"}]
+    result = deploy(site, record)
+    assert result["actions"] == ["staged", "validated"] or result["actions"] == ["staged", "validated", "restarted"]
+    assert site.on_host("ls /etc/toy/drop; cmp /run/inode <(stat -c %i /etc/toy/drop/) 2>/dev/null || true").startswith("new.txt\ntheirs.txt")
+    assert deploy(site, record)["changed"] is False
+
+
+def test_previous_and_absent(clean: Site) -> None:
+    site = clean
+    deploy(site, toy())
+    deploy(site, toy({"value": 2}))
+    site.on_host("echo precious > /var/lib/toy/data")
+    back = deploy(site, {"name": "toy", "state": "previous"})
+    assert back["actions"][0] == "rolled_back" and served(site)["value"] == 1
+    assert deploy(site, {"name": "toy", "state": "previous"})["changed"] and served(site)["value"] == 2
+
+    gone = deploy(site, {"name": "toy", "state": "absent"}, "--check")
+    assert gone["changed"] and served(site)["value"] == 2
+    deploy(site, {"name": "toy", "state": "absent"})
+    left = site.on_host(
+        "cat /var/lib/toy/data; ls -d /opt/luxima/toy /etc/toy /usr/local/bin/toy /etc/systemd/system/toy.service "
+        "/etc/systemd/system/multi-user.target.wants/toy.service 2>/dev/null; id -un toy"
+    )
+    # The data stays, and so must the user who owns it.
+    assert left == "precious\ntoy"
+    assert deploy(site, {"name": "toy", "state": "absent"})["changed"] is False
+    deploy(site, toy())
+    assert site.on_host("cat /var/lib/toy/data") == "precious"
+
+
+def test_only_the_last_releases_are_kept(clean: Site) -> None:
+    site = clean
+    for value in range(6):
+        deploy(site, toy({"value": value}))
+    assert site.on_host("ls /opt/luxima/toy/releases | wc -l") == "3"
+    inodes = site.on_host("stat -c %i /opt/luxima/toy/current/bin/toy /opt/luxima/toy/releases/*/bin/toy").split()
+    assert len(set(inodes)) == 1
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6])
+def test_killed_at_any_moment_the_next_run_converges(site: Site, delay: float) -> None:
+    """SIGKILL to the module `delay` seconds after it took its lock; the toy needs one second to be ready."""
+    deploy(site, toy())
+    new = toy({"value": 2, "ready_after": 1}, environment={"TOY_PORT": "18999", "NEW": str(delay)})
+    watcher = (
+        "rm -f /run/killed; nohup sh -c '"
+        "old=$(cat /opt/luxima/toy/lock); while [ \"$(cat /opt/luxima/toy/lock)\" = \"$old\" ]; do sleep 0.01; done; "
+        f"sleep {delay}; kill -9 $(cut -d\" \" -f2 /opt/luxima/toy/lock) && echo killed > /run/killed' >/dev/null 2>&1 &"
+    )
+    site.on_host(watcher)
+    run = site.run(new)
+    assert site.on_host("cat /run/killed") == "killed" and run.code != 0, run.output
+    time.sleep(1.2)
+    assert served(site)["value"] in (1, 2)
+    deploy(site, new)
+    assert served(site)["value"] == 2
+    assert deploy(site, new)["changed"] is False
+    assert site.on_host("ls -A /opt/luxima/toy | grep -c journal || true") == "0"
+
+
+def test_killed_during_the_first_installation(clean: Site) -> None:
+    site = clean
+    record = toy({"ready_after": 2})
+    watcher = (
+        "nohup sh -c 'while ! test -e /opt/luxima/toy/journal.json; do sleep 0.01; done; sleep 0.5; "
+        "kill -9 $(cut -d\" \" -f2 /opt/luxima/toy/lock)' >/dev/null 2>&1 &"
+    )
+    site.on_host(watcher)
+    assert site.run(record).code != 0
+    deploy(site, record)
+    assert deploy(site, record)["changed"] is False and served(site)["value"] == 1
+
+
+def test_a_second_run_at_the_same_time_is_refused(clean: Site) -> None:
+    site = clean
+    deploy(site, toy())
+    slow = toy({"value": 2, "ready_after": 4}, environment={"TOY_PORT": "18999", "NEW": "1"})
+    play = site.play("slow", [site.task(slow)])
+    with subprocess.Popen(site.command(play), cwd=ROOT, stdout=subprocess.PIPE, text=True) as first:
+        time.sleep(2.5)
+        second = site.run(toy({"value": 3}))
+        first.wait(60)
+    assert first.returncode == 0
+    assert second.code != 0 and "another run is changing toy" in second.message, second.message
+    assert served(site)["value"] == 2
+
+
+def test_a_full_disk_leaves_the_old_release(clean: Site) -> None:
+    site = clean
+    deploy(site, toy())
+    site.on_host("mkdir -p /run/small && mount -t tmpfs -o size=200k none /run/small && cp -a /opt/luxima/toy /run/keep")
+    try:
+        # The releases lie on a tiny file system while the new one is staged.
+        site.on_host("mount --bind /run/small /opt/luxima/toy/releases")
+        big = toy({"value": 2})
+        big["files"].append({"path": "big", "content": "x" * 400_000})
+        run = site.run(big)
+        assert run.code != 0 and "No space left on device" in run.message, run.message
+        assert site.on_host("ls -A /run/small") == ""
+    finally:
+        site.on_host("umount /opt/luxima/toy/releases; umount /run/small; rm -rf /run/keep")
+    assert served(site)["value"] == 1
+    assert deploy(site, toy())["changed"] is False
+
+
+def test_no_change_costs_one_request_for_all(clean: Site) -> None:
+    site = clean
+    deploy(site, toy())
+    deploy(site, alertmanager())
+    play = site.play("two", [site.task(toy()), site.task(alertmanager())])
+    done = subprocess.run(site.command(play, "-vvv"), cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.count("SSH: EXEC") == 1 and "PUT" not in done.stdout, done.stdout
+
+
+def test_bad_input_is_refused_before_anything_is_asked(site: Site) -> None:
+    for change, words in (
+        ({"colour": "red"}, "unknown key `colour`"),
+        ({"files": [{"path": "/x", "content": ""}]}, "files[0].path"),
+        ({"artifacts": "toy"}, "artifacts: expected a list"),
+    ):
+        run = site.run({**toy(), **change}, "-vvv")
+        assert run.code != 0 and words in run.message and "toy" in run.message and site.host in run.message
+        assert "SSH: EXEC" not in run.output.partition("Keep the answer")[0]
+
+
+def test_async_is_refused(site: Site) -> None:
+    play = site.play("async", [{**site.task(toy()), "async": 10, "poll": 0}])
+    done = subprocess.run(site.command(play), cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode != 0 and "async" in done.stdout + done.stderr
+
+
+def test_rendering_needs_no_host(site: Site) -> None:
+    folder = site.folder / "render"
+    record = alertmanager()
+    run = site.run(record, platform_render_dir=str(folder), ansible_host="192.0.2.1")
+    assert run.code == 0 and run.result["changed"] is False, run.output
+    base = folder / site.host / "alertmanager"
+    assert "group_wait: 30s" in (base / "etc/alertmanager.yml").read_text()
+    assert (base / "etc/password").read_text() == "<secret>\n"
+    assert "ExecStart=/usr/local/bin/alertmanager" in (base / "unit").read_text()
+    assert all(SECRET not in path.read_text() for path in base.rglob("*") if path.is_file())
+
+
+def test_a_host_that_does_not_exist_yet_is_predicted(site: Site) -> None:
+    fact = {"name": "Not there", "ansible.builtin.set_fact": {"luxima_state": {"exists": False}, "cacheable": True}}
+    run = site.run(toy(), "--check", "--diff", before=[fact], ansible_host="192.0.2.1")
+    assert run.code == 0, run.output
+    assert "created" in run.result["actions"] and run.result["validation"].startswith("predicted only")
+
+
+def test_a_connection_that_is_cut_leaves_a_host_that_converges(clean: Site) -> None:
+    site = clean
+    deploy(site, toy())
+    slow = toy({"value": 2, "ready_after": 3}, environment={"TOY_PORT": "18999", "NEW": "1"})
+    play = site.play("cut", [site.task(slow)])
+    with subprocess.Popen(site.command(play), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
+        time.sleep(2.5)
+        run.send_signal(signal.SIGKILL)
+    time.sleep(4)
+    assert served(site)["value"] in (1, 2)
+    deploy(site, slow)
+    assert served(site)["value"] == 2 and deploy(site, slow)["changed"] is False
