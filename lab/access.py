@@ -18,7 +18,9 @@ from lab.schema import Method
 
 TICKET_LIFETIME = 7200.0
 
-_VM_USER = frozenset({"VM.Audit", "VM.Backup", "VM.Config.CDROM", "VM.Config.Cloudinit", "VM.Console", "VM.PowerMgmt"})
+_VM_USER = frozenset(
+    {"VM.Audit", "VM.Backup", "VM.Config.CDROM", "VM.Config.Cloudinit", "VM.Console", "VM.PowerMgmt"}
+)
 _VM_ADMIN = _VM_USER | {
     "VM.Allocate",
     "VM.Clone",
@@ -35,7 +37,15 @@ _VM_ADMIN = _VM_USER | {
     "VM.Snapshot.Rollback",
 }
 _AUDITOR = frozenset(
-    {"Datastore.Audit", "Mapping.Audit", "Pool.Audit", "SDN.Audit", "Sys.Audit", "VM.Audit", "VM.GuestAgent.Audit"}
+    {
+        "Datastore.Audit",
+        "Mapping.Audit",
+        "Pool.Audit",
+        "SDN.Audit",
+        "Sys.Audit",
+        "VM.Audit",
+        "VM.GuestAgent.Audit",
+    }
 )
 _EVERYTHING = (
     _VM_ADMIN
@@ -207,7 +217,7 @@ class Access:
     def table(self, who: Identity, path: str | None = None) -> dict[str, dict[str, int]]:
         """What GET /access/permissions answers: {path: {privilege: propagates}}."""
         paths = [path] if path else sorted({*_TOP_PATHS, *(entry for entry, _ in self.acl)})
-        found = {p: {name: 1 for name in sorted(self.privileges(who, p))} for p in paths}
+        found = {p: dict.fromkeys(sorted(self.privileges(who, p)), 1) for p in paths}
         return {p: names for p, names in found.items() if names or path}
 
     def authorize(self, who: Identity, method: Method, params: Mapping[str, Any]) -> None:

@@ -25,6 +25,8 @@ from lab.tasks import Tasks
 
 VERSION = {"version": "9.1.4", "release": "9.1", "repoid": "5ac30304265fbd8e"}
 LOWEST_ID, HIGHEST_ID = 100, 1000000
+# Seconds that a writer waits for another one of the same guest.
+LOCK_TIMEOUT = 10.0
 
 
 @dataclass
@@ -57,12 +59,12 @@ class Pool:
 
 def render(guest: Guest) -> str:
     """The configuration as its file would read; the digest is that of this text."""
-    lines = [f"{key}: {guest.config[key]}" for key in sorted(guest.config)]
+    lines = [f"{key}: {value}" for key, value in sorted(guest.config.items())]
     if guest.pending or guest.pending_delete:
         lines += ["", "[pve:pending]"]
         if guest.pending_delete:
             lines.append("delete: " + ",".join(guest.pending_delete))
-        lines += [f"{key}: {guest.pending[key]}" for key in sorted(guest.pending)]
+        lines += [f"{key}: {value}" for key, value in sorted(guest.pending.items())]
     return "\n".join(lines) + "\n"
 
 
@@ -88,9 +90,12 @@ class Cluster:
         self.started = time.time()
         self.lock = threading.RLock()
         self.guests: dict[int, Guest] = {}
+        self._file_locks: dict[int, threading.RLock] = {}
         self.pools: dict[str, Pool] = {}
         self.storages = {
-            "local": Storage("local", "dir", ("backup", "import", "iso", "snippets", "vztmpl"), path="/var/lib/vz"),
+            "local": Storage(
+                "local", "dir", ("backup", "import", "iso", "snippets", "vztmpl"), path="/var/lib/vz"
+            ),
             "local-lvm": Storage("local-lvm", "lvmthin", ("images", "rootdir")),
             "local-zfs": Storage("local-zfs", "zfspool", ("images", "rootdir")),
         }
@@ -126,7 +131,10 @@ class Cluster:
     def node(self, name: str) -> str:
         if name not in self.nodes:
             # A request for a node nobody knows ends at the proxy.
-            raise ApiError(500, f"hostname lookup '{name}' failed - failed to get address info for: {name}: Name or service not known")
+            raise ApiError(
+                500,
+                f"hostname lookup '{name}' failed - failed to get address info for: {name}: Name or service not known",
+            )
         return name
 
     def find(self, vmid: int, node: str, kind: str) -> Guest:
@@ -136,14 +144,17 @@ class Cluster:
             raise die(f"Configuration file 'nodes/{node}/{folder}/{vmid}.conf' does not exist")
         return guest
 
+    def require_free(self, vmid: int, kind: str) -> None:
+        other = self.guests.get(vmid)
+        if other:
+            word = "CT" if other.kind == "lxc" else "VM"
+            prefix = f"unable to create VM {vmid} - " if kind == "qemu" else ""
+            raise die(f"{prefix}{word} {vmid} already exists on node '{other.node}'")
+
     def add(self, guest: Guest) -> None:
         """Reserve the id; the configuration appears at once, locked by whoever makes it."""
         with self.lock:
-            other = self.guests.get(guest.vmid)
-            if other:
-                word = "CT" if other.kind == "lxc" else "VM"
-                prefix = f"unable to create VM {guest.vmid} - " if guest.kind == "qemu" else ""
-                raise die(f"{prefix}{word} {guest.vmid} already exists on node '{other.node}'")
+            self.require_free(guest.vmid, guest.kind)
             self.guests[guest.vmid] = guest
             self.save(guest)
 
@@ -160,12 +171,16 @@ class Cluster:
     @contextlib.contextmanager
     def change(self, guest: Guest, expected: str | None = None, skiplock: bool = False) -> Iterator[Guest]:
         """Hold the guest's file lock, refuse a stale digest or a locked guest, save afterwards."""
-        if self.faults.take("file_lock"):
+        with self.lock:
+            held = self._file_locks.setdefault(guest.vmid, threading.RLock())
+        if self.faults.take("file_lock") or not held.acquire(timeout=LOCK_TIMEOUT):
             folder = "lxc" if guest.kind == "lxc" else "qemu-server"
             raise die(f"can't lock file '/run/lock/{folder}/{self.lock_file(guest)}' - got timeout")
-        with self.lock:
+        try:
             if guest.vmid not in self.guests:
-                raise die(f"Configuration file 'nodes/{guest.node}/{guest.kind}/{guest.vmid}.conf' does not exist")
+                raise die(
+                    f"Configuration file 'nodes/{guest.node}/{guest.kind}/{guest.vmid}.conf' does not exist"
+                )
             if expected and expected != digest(guest):
                 raise die(
                     "detected modified configuration - file changed by other user? Try again."
@@ -176,6 +191,8 @@ class Cluster:
                 self.require_unlocked(guest)
             yield guest
             self.save(guest)
+        finally:
+            held.release()
 
     @staticmethod
     def lock_file(guest: Guest) -> str:

@@ -57,7 +57,9 @@ class Phases:
 def daemon_pids(instance: Instance) -> list[int]:
     """Server processes of this instance, by their exact command line."""
     return [
-        pid for pid, words in host.processes() if words[-4:] == ["-m", "lab", _SERVE, instance.name] and pid != os.getpid()
+        pid
+        for pid, words in host.processes()
+        if words[-4:] == ["-m", "lab", _SERVE, instance.name] and pid != os.getpid()
     ]
 
 
@@ -84,7 +86,8 @@ def api(instance: Instance, path: str, timeout: float = 5) -> Any:
     """GET of the running API with the lab's own token."""
     token = json.loads(instance.secrets_path.read_text(encoding="utf-8"))["token"]
     request = urllib.request.Request(
-        f"https://127.0.0.1:{instance.port}/api2/json{path}", headers={"Authorization": f"PVEAPIToken=root@pam!lab={token}"}
+        f"https://127.0.0.1:{instance.port}/api2/json{path}",
+        headers={"Authorization": f"PVEAPIToken=root@pam!lab={token}"},
     )
     context = ssl.create_default_context(cafile=str(instance.ca_path))
     with urllib.request.urlopen(request, timeout=timeout, context=context) as answer:  # noqa: S310
@@ -124,6 +127,11 @@ def _remove_cgroup(path: Path) -> None:
             os.rmdir(directory)  # noqa: PTH106
 
 
+def _kill(instance: Instance, name: str) -> None:
+    with contextlib.suppress(RuntimeError, subprocess.TimeoutExpired):
+        host.run("lxc-stop", "-P", instance.lxc_path, "-n", name, "-k", timeout=30)
+
+
 def clean(instance: Instance, state: bool = True) -> list[str]:
     """Remove all that this instance has on this machine; what was removed, in words."""
     removed: list[str] = []
@@ -131,10 +139,10 @@ def clean(instance: Instance, state: bool = True) -> list[str]:
         host.end(pid, 15)
         removed.append(f"API server {pid}")
     containers = monitors(instance)
-    for name in sorted(set(containers.values())):
-        with contextlib.suppress(RuntimeError, subprocess.TimeoutExpired):
-            host.run("lxc-stop", "-P", instance.lxc_path, "-n", name, "-k", timeout=30)
-        removed.append(f"container {name}")
+    names = sorted(set(containers.values()))
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda name: _kill(instance, name), names))
+    removed += [f"container {name}" for name in names]
     for pid, name in containers.items():
         # A monitor that lost its configuration obeys no lxc-stop.
         if host.alive(pid) and monitors(instance).get(pid) == name:
@@ -173,6 +181,10 @@ def clean(instance: Instance, state: bool = True) -> list[str]:
         removed.append(f"loop device {loop} ({Path(image).name})")
     for path in _cgroups(instance):
         _remove_cgroup(path)
+    if any(host.mounts_below(base) for base in (instance.run, instance.state)):
+        raise LabError(
+            f"something is still mounted below {instance.run} or {instance.state}; nothing was deleted there"
+        )
     if instance.run.exists():
         shutil.rmtree(instance.run)
         removed.append(f"folder {instance.run}")
@@ -226,7 +238,9 @@ def _choose(instance: Instance) -> Instance:
     """The first subnet and port of this instance that nobody else uses."""
     subnet = next((candidate for candidate in instance.subnets() if not host.routed(candidate)), None)
     if subnet is None:
-        raise LabError("no free 10.x.y.0/24 range: every candidate of this lab overlaps with a route of this machine")
+        raise LabError(
+            "no free 10.x.y.0/24 range: every candidate of this lab overlaps with a route of this machine"
+        )
     for port in instance.ports():
         with socket.socket() as probe:
             try:
@@ -299,7 +313,9 @@ def up() -> int:
     phases = Phases()
     with host.locked(_lock_path(instance)):
         if healthy(instance):
-            say(f"{instance.name} is up already: https://127.0.0.1:{instance.port}, guests in {instance.subnet}.0/24")
+            say(
+                f"{instance.name} is up already: https://127.0.0.1:{instance.port}, guests in {instance.subnet}.0/24"
+            )
             return 0
         with phases.phase("packages") as notes:
             missing = host.missing_packages()
@@ -342,11 +358,15 @@ def status() -> int:
     if not healthy(instance):
         say(f"{instance.name} is broken: `down` or `up` cleans it; log in {instance.log_path}")
         return 1
-    say(f"{instance.name} is up: https://127.0.0.1:{instance.port}, guests in {instance.subnet}.0/24 on {instance.bridge}")
+    say(
+        f"{instance.name} is up: https://127.0.0.1:{instance.port}, guests in {instance.subnet}.0/24 on {instance.bridge}"
+    )
     for guest in api(instance, "/cluster/resources?type=vm", timeout=30):
         memory = f"{guest['mem'] >> 20}/{guest['maxmem'] >> 20} MiB"
         disk = f"{guest['disk'] >> 20}/{guest['maxdisk'] >> 20} MiB"
-        say(f"  {guest['vmid']:>6}  {guest['node']:<6} {guest['status']:<8} {guest['name']:<24} memory {memory}  disk {disk}")
+        say(
+            f"  {guest['vmid']:>6}  {guest['node']:<6} {guest['status']:<8} {guest['name']:<24} memory {memory}  disk {disk}"
+        )
     return 0
 
 

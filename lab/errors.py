@@ -19,7 +19,9 @@ class ParameterError(ApiError):
     """400 with one text per parameter."""
 
     def __init__(self, errors: dict[str, str]) -> None:
-        super().__init__(400, "Parameter verification failed.", {key: text + "\n" for key, text in errors.items()})
+        super().__init__(
+            400, "Parameter verification failed.", {key: text + "\n" for key, text in errors.items()}
+        )
 
 
 def die(message: str) -> ApiError:

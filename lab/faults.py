@@ -55,7 +55,9 @@ class Faults:
         with self._lock:
             self._drops.append(_Rule(verb, re.compile(path), times))
 
-    def fail(self, verb: str, path: str, status: int = 596, reason: str = "Connection timed out", times: int = 1) -> None:
+    def fail(
+        self, verb: str, path: str, status: int = 596, reason: str = "Connection timed out", times: int = 1
+    ) -> None:
         """The request is answered by a proxy and has no effect. `path`: regular expression."""
         with self._lock:
             self._failures.append(_Rule(verb, re.compile(path), times, status, reason))

@@ -28,7 +28,11 @@ PACKAGES = {
     "openssh-client": "/usr/bin/ssh-keygen",
     "iproute2": "/usr/bin/ip",
 }
-_ENVIRONMENT = {**os.environ, "LC_ALL": "C", "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+_ENVIRONMENT = {
+    **os.environ,
+    "LC_ALL": "C",
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+}
 
 
 def run(*command: str | Path, timeout: float = 600, check: bool = True, stdin: str | None = None) -> str:
@@ -124,7 +128,13 @@ def processes() -> Iterator[tuple[int, list[str]]]:
 
 def alive(pid: int) -> bool:
     try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rsplit(")", 1)[1].split()[0] != "Z"
+        return (
+            Path(f"/proc/{pid}/stat")
+            .read_text(encoding="ascii", errors="replace")
+            .rsplit(")", 1)[1]
+            .split()[0]
+            != "Z"
+        )
     except (OSError, IndexError):
         return False
 

@@ -84,7 +84,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if not ticket:
             raise ApiError(401, "No ticket")
         upload = self.path.partition("?")[0].endswith("/upload")
-        return access.by_ticket(ticket, self.headers.get("CSRFPreventionToken"), self.command != "GET" and not upload)
+        return access.by_ticket(
+            ticket, self.headers.get("CSRFPreventionToken"), self.command != "GET" and not upload
+        )
 
     def _body(self) -> bytes:
         length = int(self.headers.get("Content-Length") or 0)
@@ -136,7 +138,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         parts = path.split("/", 3)
         extjs = parts[:3] == ["", "api2", "extjs"]
         short = "/" + parts[3].rstrip("/") if len(parts) == 4 else "/"
-        status, reason, document = 200, "OK", {"data": None}
+        status, reason = 200, "OK"
+        document: dict[str, Any] = {"data": None}
         values: dict[str, Any] = {}
         try:
             body = self._body()

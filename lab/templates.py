@@ -11,6 +11,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from lab.errors import LabError
 
 SUITE = "bookworm"
 IDMAP_START, IDMAP_SIZE = 100000, 65536
+_KEEP_DAYS = 60
 
 _PACKAGES = (
     "ca-certificates",
@@ -59,17 +61,21 @@ done
 cat >"$root/usr/local/sbin/lab-cgroup-cpu" <<'END'
 #!/bin/sh
 set -eu
+# mount(8) would repeat the owner of the mount, which means nothing inside a user namespace.
+remount() {
+  mount -t tmpfs --options-mode ignore --options-source disable \
+    -o "remount,$1,nosuid,nodev,noexec,mode=755,size=4m,nr_inodes=1k" tmpfs /sys/fs/cgroup
+}
 cd /sys/fs/cgroup
 for controller in cpu cpuacct; do
-  grep -q "^$controller[[:space:]]" /proc/cgroups || exit 0
-  grep -qE "[: ][^:]*:([a-z,]*,)?$controller(,[a-z,]*)?:" /proc/self/cgroup || exit 0
+  grep -qE "^[0-9]+:([a-z_,]*,)?$controller(,[a-z_,]*)?:" /proc/self/cgroup || exit 0
   [ -e "$controller/tasks" ] && continue
-  mount -o remount,rw /sys/fs/cgroup
+  remount rw
   [ -L "$controller" ] && rm "$controller"
   mkdir -p "$controller"
-  mount -t cgroup -o "$controller" cgroup "/sys/fs/cgroup/$controller"
+  mount -t cgroup -o "nosuid,nodev,noexec,$controller" cgroup "/sys/fs/cgroup/$controller"
 done
-mount -o remount,ro /sys/fs/cgroup || true
+remount ro
 END
 chmod 755 "$root/usr/local/sbin/lab-cgroup-cpu"
 cat >"$root/etc/systemd/system/lab-cgroup-cpu.service" <<'END'
@@ -148,7 +154,12 @@ def find(file: str) -> Template:
 def _sources() -> str:
     """This machine's own Debian archive when it has one for the suite; nothing leaves the choice to mmdebstrap."""
     listing = host.run(
-        "apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT) $(ORIGIN)", "Identifier: Packages", check=False
+        "apt-get",
+        "indextargets",
+        "--format",
+        "$(REPO_URI) $(RELEASE) $(COMPONENT) $(ORIGIN)",
+        "Identifier: Packages",
+        check=False,
     )
     found = []
     for line in listing.splitlines():
@@ -172,18 +183,26 @@ def _build_archive(template: Template, say: Callable[[str], None]) -> None:
             "--variant=minbase",
             "--aptopt=APT::Install-Recommends false",
             "--include=" + ",".join((*_PACKAGES, *template.packages)),
-            f"--customize-hook=sh {shlex.quote(str(script))} \"$1\"",
+            f'--customize-hook=sh {shlex.quote(str(script))} "$1"',
             SUITE,
             str(partial),
             *(["-"] if sources else []),
         ]
         try:
             done = subprocess.run(
-                command, input=sources or None, capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C"}
+                command,
+                input=sources or None,
+                capture_output=True,
+                text=True,
+                check=False,
+                env={**os.environ, "LC_ALL": "C"},
             )
             if done.returncode:
                 lines = [line for line in done.stderr.strip().splitlines() if line.startswith("E:")]
-                raise LabError(f"mmdebstrap could not build {template.file}: " + " | ".join(lines[-4:] or ["no reason given"]))
+                raise LabError(
+                    f"mmdebstrap could not build {template.file}: "
+                    + " | ".join(lines[-4:] or ["no reason given"])
+                )
             partial.chmod(0o644)
             partial.replace(template.archive)
         finally:
@@ -201,10 +220,32 @@ def _build_golden(template: Template, unprivileged: bool) -> None:
         try:
             with partial.open("wb") as stream:
                 stream.truncate(4 << 30)
-            host.run("mkfs.ext4", "-q", "-F", "-m", "0", "-J", "size=32", "-E", "lazy_itable_init=1,lazy_journal_init=1", partial)
+            host.run(
+                "mkfs.ext4",
+                "-q",
+                "-F",
+                "-m",
+                "0",
+                "-J",
+                "size=32",
+                "-E",
+                "lazy_itable_init=1,lazy_journal_init=1",
+                partial,
+            )
             host.run("mount", "-o", "loop", partial, point)
             try:
-                unpack = ["tar", "--zstd", "-xpf", "-", "--numeric-owner", "--xattrs", "--xattrs-include=*", "--exclude=./dev/*", "-C", str(point)]
+                unpack = [
+                    "tar",
+                    "--zstd",
+                    "-xpf",
+                    "-",
+                    "--numeric-owner",
+                    "--xattrs",
+                    "--xattrs-include=*",
+                    "--exclude=./dev/*",
+                    "-C",
+                    str(point),
+                ]
                 if unprivileged:
                     # Unpacked inside such a user namespace the owners come out right by themselves.
                     os.chown(point, IDMAP_START, IDMAP_START)
@@ -213,7 +254,9 @@ def _build_golden(template: Template, unprivileged: bool) -> None:
                 with template.archive.open("rb") as stream:
                     done = subprocess.run(unpack, stdin=stream, capture_output=True, text=True, check=False)
                 if done.returncode:
-                    raise LabError(f"unpacking {template.file}: " + " | ".join(done.stderr.strip().splitlines()[-3:]))
+                    raise LabError(
+                        f"unpacking {template.file}: " + " | ".join(done.stderr.strip().splitlines()[-3:])
+                    )
             finally:
                 host.run("umount", point)
             host.run("e2fsck", "-fy", partial, check=False)
@@ -228,6 +271,7 @@ def _build_golden(template: Template, unprivileged: bool) -> None:
 def ensure(template: Template, say: Callable[[str], None]) -> bool:
     """Build what is missing of a template; whether anything was."""
     if template.complete:
+        os.utime(template.directory)
         return False
     lock = instance.cache_directory() / "locks" / f"{template.directory.name}.lock"
     say(f"{template.file}: building (once per machine, about a minute)")
@@ -240,8 +284,8 @@ def ensure(template: Template, say: Callable[[str], None]) -> bool:
         for unprivileged in (True, False):
             if not template.golden(unprivileged).exists():
                 _build_golden(template, unprivileged)
-        # What an older recipe left behind.
-        for old in template.directory.parent.glob(f"{template.file.split('.tar')[0]}-*"):
-            if old != template.directory and not any(t.directory == old for t in TEMPLATES):
+        # What a recipe of long ago left behind; a younger one may be another checkout's.
+        for old in template.directory.parent.iterdir():
+            if time.time() - old.stat().st_mtime > _KEEP_DAYS * 86400:
                 shutil.rmtree(old, ignore_errors=True)
     return True

@@ -19,7 +19,10 @@ from lab.faults import Faults
 from lab.server import LogEntry, Server
 
 ROOT_PASSWORD = "correct horse battery staple"  # noqa: S105
-SECRETS = {name: f"00000000-0000-4000-8000-00000000000{n}" for n, name in enumerate(("lab", "limited", "ro", "op", "vm"))}
+SECRETS = {
+    name: f"00000000-0000-4000-8000-00000000000{n}"
+    for n, name in enumerate(("lab", "limited", "ro", "op", "vm"))
+}
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,11 @@ def accounts(access: Access, root_password: str, root_token: str) -> None:
     access.users["root@pam"] = User(
         root_password, {"lab": Token(root_token, privsep=False), "limited": Token(SECRETS["limited"])}
     )
-    for name, token, role in (("auditor", "ro", "PVEAuditor"), ("operator", "op", "PVEVMUser"), ("vmadmin", "vm", "PVEVMAdmin")):
+    for name, token, role in (
+        ("auditor", "ro", "PVEAuditor"),
+        ("operator", "op", "PVEVMUser"),
+        ("vmadmin", "vm", "PVEVMAdmin"),
+    ):
         access.users[f"{name}@pve"] = User(f"{name}-password", {token: Token(SECRETS[token], privsep=False)})
         access.acl["/", f"{name}@pve"] = role
 

@@ -38,7 +38,11 @@ def guest_resource(request: Request, guest: Guest) -> dict[str, Any]:
         "diskwrite": runtime.diskwrite,
     }
     pool = request.cluster.pool_of(guest.vmid)
-    for key, value in (("pool", pool), ("tags", guest.config.get("tags")), ("lock", guest.config.get("lock"))):
+    for key, value in (
+        ("pool", pool),
+        ("tags", guest.config.get("tags")),
+        ("lock", guest.config.get("lock")),
+    ):
         if value:
             entry[key] = value
     return entry
@@ -98,7 +102,16 @@ def status(request: Request) -> list[dict[str, Any]]:
         {"id": "cluster", "type": "cluster", "name": "lab", "nodes": len(names), "quorate": 1, "version": 1}
     ]
     found += [
-        {"id": f"node/{name}", "type": "node", "name": name, "nodeid": number, "ip": "127.0.0.1", "online": 1, "local": int(number == 1), "level": ""}
+        {
+            "id": f"node/{name}",
+            "type": "node",
+            "name": name,
+            "nodeid": number,
+            "ip": "127.0.0.1",
+            "online": 1,
+            "local": int(number == 1),
+            "level": "",
+        }
         for number, name in enumerate(names, 1)
     ]
     return found

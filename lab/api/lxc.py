@@ -191,8 +191,30 @@ def index(request: Request) -> list[dict[str, Any]]:
 def _status(request: Request, guest: Guest) -> dict[str, Any]:
     resource = guest_resource(request, guest)
     runtime = request.cluster.driver(guest).runtime(guest)
-    entry = {key: resource[key] for key in ("vmid", "name", "type", "status", "cpu", "mem", "disk", "uptime", "maxmem", "maxdisk", "netin", "netout", "diskread", "diskwrite")}
-    entry |= {"cpus": resource["maxcpu"], "swap": runtime.swap, "maxswap": int(guest.config.get("swap", 512)) << 20}
+    entry = {
+        key: resource[key]
+        for key in (
+            "vmid",
+            "name",
+            "type",
+            "status",
+            "cpu",
+            "mem",
+            "disk",
+            "uptime",
+            "maxmem",
+            "maxdisk",
+            "netin",
+            "netout",
+            "diskread",
+            "diskwrite",
+        )
+    }
+    entry |= {
+        "cpus": resource["maxcpu"],
+        "swap": runtime.swap,
+        "maxswap": int(guest.config.get("swap", 512)) << 20,
+    }
     if runtime.running:
         entry["pid"] = runtime.pid
     for key in ("tags", "lock"):
@@ -211,31 +233,30 @@ def current(request: Request) -> dict[str, Any]:
 @route("GET", ONE + "/config")
 def config(request: Request) -> dict[str, Any]:
     guest = _guest(request)
-    with request.cluster.lock:
-        found = dict(guest.config)
-        if not request.params.get("current"):
-            found.update(guest.pending)
-            for key in guest.pending_delete:
-                found.pop(key, None)
-        found["digest"] = digest(guest)
+    found = dict(guest.config)
+    if not request.params.get("current"):
+        found.update(guest.pending)
+        for key in list(guest.pending_delete):
+            found.pop(key, None)
+    found["digest"] = digest(guest)
     return found
 
 
 @route("GET", ONE + "/pending")
 def pending(request: Request) -> list[dict[str, Any]]:
     guest = _guest(request)
-    with request.cluster.lock:
-        found: list[dict[str, Any]] = []
-        for key in sorted({*guest.config, *guest.pending}):
-            entry: dict[str, Any] = {"key": key}
-            if key in guest.config:
-                entry["value"] = guest.config[key]
-            if key in guest.pending:
-                entry["pending"] = guest.pending[key]
-            if key in guest.pending_delete:
-                entry["delete"] = 1
-            found.append(entry)
-        found.append({"key": "digest", "value": digest(guest)})
+    now, later, gone = dict(guest.config), dict(guest.pending), list(guest.pending_delete)
+    found: list[dict[str, Any]] = []
+    for key in sorted({*now, *later}):
+        entry: dict[str, Any] = {"key": key}
+        if key in now:
+            entry["value"] = now[key]
+        if key in later:
+            entry["pending"] = later[key]
+        if key in gone:
+            entry["delete"] = 1
+        found.append(entry)
+    found.append({"key": "digest", "value": digest(guest)})
     return found
 
 
@@ -250,7 +271,14 @@ def interfaces(request: Request) -> list[dict[str, Any]]:
 @route("GET", ONE + "/snapshot")
 def snapshots(request: Request) -> list[dict[str, Any]]:
     guest = _guest(request)
-    return [{"name": "current", "description": "You are here!", "running": int(_running(request, guest)), "digest": digest(guest)}]
+    return [
+        {
+            "name": "current",
+            "description": "You are here!",
+            "running": int(_running(request, guest)),
+            "digest": digest(guest),
+        }
+    ]
 
 
 # -- creation and removal
@@ -260,6 +288,7 @@ def snapshots(request: Request) -> list[dict[str, Any]]:
 def create(request: Request) -> str:
     params, cluster, who = request.params, request.cluster, request.who
     vmid = int(params["vmid"])
+    cluster.require_free(vmid, "lxc")
     if params.get("restore"):
         raise ApiError(501, "restoring an archive is not implemented")
     pool = str(params.get("pool", ""))
@@ -441,15 +470,16 @@ def update(request: Request) -> None:
         raise die("no options specified")
     both = set(values) & set(deleted)
     if both:
-        raise ParameterError({"delete": f"you can't use '-{min(both)}' and -delete {min(both)}' at the same time"})
+        raise ParameterError(
+            {"delete": f"you can't use '-{min(both)}' and -delete {min(both)}' at the same time"}
+        )
     known = {"digest", "lock", "delete", "revert"}
     for name in [*deleted, *reverted]:
         schema_name = re.sub(r"\d+$", "[n]", name)
         if name in known or not ({name, schema_name} & _config_names()):
             raise ParameterError({"delete": f"unknown option '{name}'"})
-        if name in ("hostname", "rootfs", "memory", "arch", "ostype") and name in deleted:
-            if name in ("rootfs", "arch", "ostype"):
-                raise die(f"unable to delete required option '{name}'")
+        if name in ("rootfs", "arch", "ostype") and name in deleted:
+            raise die(f"unable to delete required option '{name}'")
     for key in [*values, *deleted]:
         if key in _READ_ONLY and str(values.get(key)) != str(guest.config.get(key, "0")):
             raise die(f"unable to modify read-only option: '{key}'")
@@ -471,7 +501,9 @@ def update(request: Request) -> None:
                 guest.pending_delete.remove(key)
             if guest.config.get(key) == stored:
                 continue
-            if running and not (key in _LIVE or _is_net(key) or (_is_volume(key) and key not in guest.config)):
+            if running and not (
+                key in _LIVE or _is_net(key) or (_is_volume(key) and key not in guest.config)
+            ):
                 guest.pending[key] = stored
             else:
                 guest.config[key] = stored
@@ -499,12 +531,12 @@ def _config_names() -> set[str]:
 
 
 def _apply_pending(request: Request, guest: Guest) -> None:
-    """What happens to pending changes when a container is about to start."""
-    for key in guest.pending_delete:
-        guest.config.pop(key, None)
-    guest.config.update(guest.pending)
-    guest.pending, guest.pending_delete = {}, []
-    request.cluster.save(guest)
+    """What happens to pending changes when a container is not running any more."""
+    with request.cluster.change(guest, skiplock=True):
+        for key in guest.pending_delete:
+            guest.config.pop(key, None)
+        guest.config.update(guest.pending)
+        guest.pending, guest.pending_delete = {}, []
 
 
 @route("PUT", ONE + "/resize")
@@ -559,8 +591,7 @@ def start(request: Request) -> str:
         raise die(f"CT {guest.vmid} already running")
 
     def work(task: Task) -> None:
-        with cluster.lock:
-            _apply_pending(request, guest)
+        _apply_pending(request, guest)
         cluster.driver(guest).start(guest, task)
 
     return _spawn(request, "vzstart", guest, work)
@@ -573,14 +604,9 @@ def stop(request: Request) -> str:
 
     def work(task: Task) -> None:
         request.cluster.driver(guest).stop(guest, task)
-        _finish_stop(request, guest)
+        _apply_pending(request, guest)
 
     return _spawn(request, "vzstop", guest, work)
-
-
-def _finish_stop(request: Request, guest: Guest) -> None:
-    with request.cluster.lock:
-        _apply_pending(request, guest)
 
 
 @route("POST", ONE + "/status/shutdown")
@@ -597,7 +623,7 @@ def shutdown(request: Request) -> str:
                 raise RuntimeError("container did not stop")
             task.log("container did not stop in time, stopping it")
             driver.stop(guest, task)
-        _finish_stop(request, guest)
+        _apply_pending(request, guest)
 
     return _spawn(request, "vzshutdown", guest, work)
 
@@ -612,7 +638,7 @@ def reboot(request: Request) -> str:
         driver = request.cluster.driver(guest)
         if not driver.shutdown(guest, timeout, task):
             raise RuntimeError("container did not stop")
-        _finish_stop(request, guest)
+        _apply_pending(request, guest)
         time.sleep(0.1)
         driver.start(guest, task)
 

@@ -81,7 +81,9 @@ def update(request: Request) -> None:
                 raise die(f"update pools failed: VM {vmid} does not exist")
             current = cluster.pool_of(vmid)
             if current and current != params["poolid"] and not params.get("allow-move"):
-                raise die(f"update pools failed: VM {vmid} belongs already to pool '{current}' and 'allow-move' is not set")
+                raise die(
+                    f"update pools failed: VM {vmid} belongs already to pool '{current}' and 'allow-move' is not set"
+                )
             for other in cluster.pools.values():
                 if vmid in other.members:
                     other.members.remove(vmid)

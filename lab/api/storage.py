@@ -14,7 +14,11 @@ from lab.errors import ParameterError, die
 
 def usage(request: Request, _storage: Storage) -> dict[str, int]:
     machine = request.cluster.drivers["lxc"].node_status()
-    return {"total": machine["disk"], "used": machine["disk_used"], "avail": machine["disk"] - machine["disk_used"]}
+    return {
+        "total": machine["disk"],
+        "used": machine["disk_used"],
+        "avail": machine["disk"] - machine["disk_used"],
+    }
 
 
 def require_storage(request: Request, name: str, content: str = "") -> Storage:
@@ -100,7 +104,11 @@ def content(request: Request) -> list[dict[str, Any]]:
     if {"rootdir", "images"} & set(storage.content) and wanted in (None, "rootdir", "images"):
         for guest in list(request.cluster.guests.values()):
             kind = "rootdir" if guest.kind == "lxc" else "images"
-            if guest.node != request.params["node"] or vmid not in (None, guest.vmid) or wanted not in (None, kind):
+            if (
+                guest.node != request.params["node"]
+                or vmid not in (None, guest.vmid)
+                or wanted not in (None, kind)
+            ):
                 continue
             for key in guest.config:
                 volume = guest.volume(key) if key != "description" else ""

@@ -36,7 +36,20 @@ _LXCFS_FILES = (
     "sys/devices/system/cpu",
 )
 # What every container may touch: null, zero, full, random, urandom, tty, console, ptmx, pts; making any node.
-_DEVICES = ("c *:* m", "b *:* m", "c 1:3 rwm", "c 1:5 rwm", "c 1:7 rwm", "c 1:8 rwm", "c 1:9 rwm", "c 5:0 rwm", "c 5:1 rwm", "c 5:2 rwm", "c 136:* rwm", "c 10:229 rwm")
+_DEVICES = (
+    "c *:* m",
+    "b *:* m",
+    "c 1:3 rwm",
+    "c 1:5 rwm",
+    "c 1:7 rwm",
+    "c 1:8 rwm",
+    "c 1:9 rwm",
+    "c 5:0 rwm",
+    "c 5:1 rwm",
+    "c 5:2 rwm",
+    "c 136:* rwm",
+    "c 10:229 rwm",
+)
 
 
 class LxcDriver(Driver):
@@ -91,15 +104,25 @@ class LxcDriver(Driver):
                 golden = templates.find(creation.template).golden(bool(self._offset(guest)))
                 task.log(f"extracting archive '{creation.template}'")
                 if golden.stat().st_size > size:
-                    raise RuntimeError(f"the template needs {golden.stat().st_size >> 20} MiB, rootfs has {size >> 20}")
+                    raise RuntimeError(
+                        f"the template needs {golden.stat().st_size >> 20} MiB, rootfs has {size >> 20}"
+                    )
                 host.run("cp", "--reflink=auto", "--sparse=auto", golden, image)
                 os.truncate(image, size)
-                host.run("resize2fs", image)
             else:
                 with image.open("wb") as stream:
                     stream.truncate(size)
                 owner = f"root_owner={self._offset(guest)}:{self._offset(guest)}"
-                host.run("mkfs.ext4", "-q", "-F", "-m", "0", "-E", f"lazy_itable_init=1,lazy_journal_init=1,{owner}", image)
+                host.run(
+                    "mkfs.ext4",
+                    "-q",
+                    "-F",
+                    "-m",
+                    "0",
+                    "-E",
+                    f"lazy_itable_init=1,lazy_journal_init=1,{owner}",
+                    image,
+                )
             task.log(f"allocated '{guest.volume(disk)}' ({size >> 20} MiB)")
         with self._mounted(guest) as root:
             self._personalise(guest, creation, root, task)
@@ -141,12 +164,22 @@ class LxcDriver(Driver):
     def _put_network_files(self, guest: Guest) -> None:
         name = guest.name
         short = name.split(".")[0]
-        address = next((net["ip"].split("/")[0] for _, net in self._nets(guest) if "/" in net.get("ip", "")), "127.0.1.1")
+        address = next(
+            (net["ip"].split("/")[0] for _, net in self._nets(guest) if "/" in net.get("ip", "")), "127.0.1.1"
+        )
         names = f"{name} {short}" if short != name else name
         self._put(guest, "/etc/hostname", name + "\n")
-        self._put(guest, "/etc/hosts", f"127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n{address} {names}\n")
+        self._put(
+            guest,
+            "/etc/hosts",
+            f"127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n{address} {names}\n",
+        )
         lines = [f"search {guest.config['searchdomain']}"] if guest.config.get("searchdomain") else []
-        lines += [f"nameserver {server}" for server in re.split(r"[;, ]+", str(guest.config.get("nameserver", ""))) if server]
+        lines += [
+            f"nameserver {server}"
+            for server in re.split(r"[;, ]+", str(guest.config.get("nameserver", "")))
+            if server
+        ]
         self._put(guest, "/etc/resolv.conf", "".join(line + "\n" for line in lines))
 
     def _mount(self, guest: Guest) -> None:
@@ -155,6 +188,7 @@ class LxcDriver(Driver):
             point = self._mountpoint(guest, disk)
             point.mkdir(parents=True, exist_ok=True)
             if point not in mounted:
+                _fill(self._image(guest, disk))
                 host.run("mount", "-o", "loop", self._image(guest, disk), point)
 
     def _unmount(self, guest: Guest) -> None:
@@ -199,12 +233,19 @@ class LxcDriver(Driver):
         image = self._image(guest, disk)
         os.truncate(image, size)
         loop = next((dev for dev, path in host.loops_below(image.parent).items() if path == str(image)), "")
-        if loop:
-            host.run("losetup", "-c", loop)
-            host.run("resize2fs", loop)
+        if not loop:
+            _fill(image)
         else:
-            host.run("e2fsck", "-fy", image, check=False)
-            host.run("resize2fs", image)
+            host.run("losetup", "-c", loop)
+            try:
+                host.run("resize2fs", loop)
+            except RuntimeError as error:
+                if "Permission denied" not in str(error):
+                    raise
+                # Needs CAP_SYS_RESOURCE, which root of a nested machine may lack.
+                task.warn(
+                    "this machine may not grow a mounted file system: it grows when the container next starts"
+                )
         task.log(f"{guest.volume(disk)} has {size >> 20} MiB now")
 
     # -- configuration
@@ -251,7 +292,11 @@ class LxcDriver(Driver):
             lines += ["lxc.mount.auto = proc:mixed sys:mixed cgroup:mixed"]
         elif nesting:
             # A container that runs containers: it needs the machine as it is.
-            lines += ["lxc.cap.drop =", "lxc.mount.auto = proc:rw sys:rw cgroup:rw", "lxc.cgroup.devices.allow = a"]
+            lines += [
+                "lxc.cap.drop =",
+                "lxc.mount.auto = proc:rw sys:rw cgroup:rw",
+                "lxc.cgroup.devices.allow = a",
+            ]
         else:
             lines += ["lxc.cap.drop = mac_admin mac_override sys_time sys_module sys_rawio"]
             lines += ["lxc.mount.auto = proc:mixed sys:mixed cgroup:mixed", "lxc.cgroup.devices.deny = a"]
@@ -280,13 +325,17 @@ class LxcDriver(Driver):
         for disk in self._disks(guest):
             if disk != "rootfs":
                 inside = split_properties(str(guest.config[disk]), "volume")["mp"].strip("/")
-                lines.append(f"lxc.mount.entry = {self._mountpoint(guest, disk)} {inside} none bind,create=dir 0 0")
+                lines.append(
+                    f"lxc.mount.entry = {self._mountpoint(guest, disk)} {inside} none bind,create=dir 0 0"
+                )
         return "\n".join(lines) + "\n"
 
     # -- power
 
     def _lxc(self, program: str, guest: Guest, *words: str, timeout: float = 120) -> str:
-        return host.run(program, "-P", self.instance.lxc_path, "-n", self._name(guest), *words, timeout=timeout)
+        return host.run(
+            program, "-P", self.instance.lxc_path, "-n", self._name(guest), *words, timeout=timeout
+        )
 
     def start(self, guest: Guest, task: Task) -> None:
         self._mount(guest)
@@ -395,12 +444,21 @@ class LxcDriver(Driver):
         found = []
         for link in json.loads(host.run("nsenter", "-t", str(pid), "-n", "ip", "-j", "address", "show")):
             mac = link.get("address", "")
-            entry: dict[str, Any] = {"name": link["ifname"], "hwaddr": mac, "hardware-address": mac, "ip-addresses": []}
+            entry: dict[str, Any] = {
+                "name": link["ifname"],
+                "hwaddr": mac,
+                "hardware-address": mac,
+                "ip-addresses": [],
+            }
             for address in link.get("addr_info", []):
                 text = f"{address['local']}/{address['prefixlen']}"
                 entry.setdefault(address["family"], text)
                 entry["ip-addresses"].append(
-                    {"ip-address": address["local"], "ip-address-type": address["family"], "prefix": str(address["prefixlen"])}
+                    {
+                        "ip-address": address["local"],
+                        "ip-address-type": address["family"],
+                        "prefix": str(address["prefixlen"]),
+                    }
                 )
             found.append(entry)
         return found
@@ -431,7 +489,9 @@ class LxcDriver(Driver):
             return
         inside = ["nsenter", "-t", str(pid), "-n", "ip"]
         if not exists:
-            host.run("ip", "link", "add", veth, "type", "veth", "peer", "name", net["name"], "netns", str(pid))
+            host.run(
+                "ip", "link", "add", veth, "type", "veth", "peer", "name", net["name"], "netns", str(pid)
+            )
             host.run("ip", "link", "set", veth, "master", self.instance.bridge, "up")
             host.run(*inside, "link", "set", net["name"], "address", net["hwaddr"].lower(), "up")
         host.run(*inside, "-4", "address", "flush", "dev", net["name"], "scope", "global")
@@ -452,6 +512,17 @@ class LxcDriver(Driver):
             "disk": disk.f_blocks * disk.f_frsize,
             "disk_used": (disk.f_blocks - disk.f_bavail) * disk.f_frsize,
         }
+
+
+def _fill(image: Path) -> None:
+    """Grow the ext4 file system of an unmounted image to the image's size, if it is smaller."""
+    with image.open("rb") as stream:
+        stream.seek(1024)
+        block = stream.read(1024)
+    low, shift, high = (int.from_bytes(block[at : at + 4], "little") for at in (0x4, 0x18, 0x150))
+    if ((high << 32) + low) << (10 + shift) < image.stat().st_size:
+        host.run("e2fsck", "-fy", image, check=False)
+        host.run("resize2fs", image)
 
 
 def _started(pid: int) -> int:

@@ -72,7 +72,9 @@ class MemoryDriver(Driver):
         started = self._started.get(guest.vmid)
         if started is None:
             return Runtime()
-        return Runtime(running=True, pid=1000 + guest.vmid, uptime=int(time.time() - started), cpu=0.01, mem=64 << 20)
+        return Runtime(
+            running=True, pid=1000 + guest.vmid, uptime=int(time.time() - started), cpu=0.01, mem=64 << 20
+        )
 
     def interfaces(self, guest: Guest) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = [_interface("lo", "00:00:00:00:00:00", "127.0.0.1/8")]
@@ -93,7 +95,13 @@ class MemoryDriver(Driver):
         self.disks.setdefault(guest.vmid, {})[disk] = size
 
     def node_status(self) -> dict[str, Any]:
-        return {"cores": 8, "memory": 32 << 30, "memory_used": 4 << 30, "disk": 200 << 30, "disk_used": 20 << 30}
+        return {
+            "cores": 8,
+            "memory": 32 << 30,
+            "memory_used": 4 << 30,
+            "disk": 200 << 30,
+            "disk_used": 20 << 30,
+        }
 
 
 def _interface(name: str, mac: str, address: str) -> dict[str, Any]:

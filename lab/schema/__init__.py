@@ -75,7 +75,9 @@ def _format_error(name: str, value: str) -> str | None:
         return None
     if name == "lxc-ip-with-ll-iface-list":
         bad = [p for p in filter(None, _SPLIT.split(value)) if not (_is_address(p, 4) or _is_address(p, 6))]
-        return f"value '{bad[0]}' does not look like a valid IP address" if bad and "%" not in bad[0] else None
+        return (
+            f"value '{bad[0]}' does not look like a valid IP address" if bad and "%" not in bad[0] else None
+        )
     if name in ("ipv4", "ipv6", "address", "ip"):
         versions = {"ipv4": (4,), "ipv6": (6,)}.get(name, (4, 6))
         if not any(_is_address(value, version) for version in versions):
@@ -90,8 +92,8 @@ def _format_error(name: str, value: str) -> str | None:
         return None if ok else "value does not look like a valid ipv6 network configuration"
     pattern = _PATTERNS.get(name)
     if pattern and not _compiled(pattern).fullmatch(value):
-        label = {"pve-vmid": "VM ID", "pve-node": "node name", "dns-name": "DNS name"}.get(name)
-        return f"value does not look like a valid {label}" if label else f"invalid format - value '{value}'"
+        known = {"pve-vmid": "VM ID", "pve-node": "node name", "dns-name": "DNS name"}.get(name)
+        return f"value does not look like a valid {known}" if known else f"invalid format - value '{value}'"
     return None
 
 
@@ -106,7 +108,10 @@ def _scalar(prop: Mapping[str, Any], value: Any, errors: dict[str, str], path: s
     text = str(value)
     result: Any = text
     if kind == "boolean":
-        if text.lower() not in ("1", "0", "on", "off", "yes", "no", "true", "false") or text in ("True", "False"):
+        if text.lower() not in ("1", "0", "on", "off", "yes", "no", "true", "false") or text in (
+            "True",
+            "False",
+        ):
             errors[path] = f"type check ('boolean') failed - got '{text}'"
             return value
         return int(text.lower() in ("1", "on", "yes", "true"))
@@ -159,14 +164,13 @@ def parse_properties(form: Mapping[str, Any], text: str, errors: dict[str, str])
             if default_key is None:
                 errors[""] = "value without key, but schema does not define a default key"
                 continue
-            key, value = default_key, part
-        alias = form.get(key, {}).get("alias")
+            key, value = str(default_key), part
         if key not in form:
             errors[key] = _UNKNOWN
             continue
         if key in result:
             errors[key] = "duplicate key in comma-separated list property: " + key
-        result[alias or key] = _scalar(form[key], value, errors, key)
+        result[str(form[key].get("alias", key))] = _scalar(form[key], value, errors, key)
     for key, sub in form.items():
         if key not in result and not sub.get("optional") and "alias" not in sub and "keyAlias" not in sub:
             errors[key] = _MISSING
@@ -228,6 +232,11 @@ class Method:
         return result
 
 
+def _group(name: str) -> str:
+    # Only a volume id may contain slashes.
+    return f"(?P<{name.replace('-', '_')}>{'.+' if name == 'volume' else '[^/]+'})"
+
+
 class Schema:
     """All methods, found by concrete path."""
 
@@ -236,15 +245,12 @@ class Schema:
         self._routes: list[tuple[re.Pattern[str], str]] = []
         # A literal segment wins over a parameter, so the most literal template is asked first.
         for path in sorted(paths, key=lambda p: (p.count("{"), p)):
-            # Only a volume id may contain slashes.
-            regex = re.sub(
-                r"\\{(\w+)\\}|\{(\w+)\}",
-                lambda m: f"(?P<{m[1] or m[2]}>{'.+' if (m[1] or m[2]) == 'volume' else '[^/]+'})",
-                path.replace("-", "_HYPHEN_").replace("_HYPHEN_", r"\-"),
+            parts = re.split(r"\{([^}]+)\}", path)
+            regex = "".join(
+                re.escape(part) if index % 2 == 0 else _group(part) for index, part in enumerate(parts)
             )
             self._routes.append((re.compile(regex), path))
 
-    @functools.lru_cache(maxsize=4096)  # noqa: B019
     def resolve(self, path: str) -> tuple[str, dict[str, str]] | None:
         """The path's template and its parameters."""
         for regex, template in self._routes:

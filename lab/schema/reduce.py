@@ -51,7 +51,9 @@ def reduce_property(prop: dict[str, Any]) -> dict[str, Any]:
 
 def reduce_method(method: dict[str, Any]) -> dict[str, Any]:
     parameters = method.get("parameters") or {}
-    permissions = {key: value for key, value in (method.get("permissions") or {}).items() if key != "description"}
+    permissions = {
+        key: value for key, value in (method.get("permissions") or {}).items() if key != "description"
+    }
     return {
         "name": method.get("name", ""),
         "allowtoken": int(method.get("allowtoken", 0)),
@@ -73,7 +75,9 @@ def main() -> int:
     source, destination = Path(sys.argv[1]), Path(sys.argv[2])
     document = json.loads(gzip.decompress(source.read_bytes()))
     reduced = {
-        "meta": {key: document["meta"][key] for key in ("product", "version", "source", "snapshot", "license")},
+        "meta": {
+            key: document["meta"][key] for key in ("product", "version", "source", "snapshot", "license")
+        },
         "paths": {
             path: {verb: reduce_method(method) for verb, method in sorted(methods.items())}
             for path, methods in sorted(document["paths"].items())

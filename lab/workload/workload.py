@@ -331,6 +331,8 @@ QUERIES = (
     ("update", "payments"),
     ("select", "notification_outbox"),
 )
+# What must not be readable in Loki; none of it is real.
+PERSONAL = {"email": "budi.santoso@example.org", "token": "lab-not-a-secret-token"}
 AMOUNTS = (49000, 75000, 99000, 149000, 199000, 450000, 750000)
 
 
@@ -842,9 +844,9 @@ class Shop:
                     component="webhook_handler",
                     order_id=order,
                     trace_id=call.trace,
-                    customer_email="budi.santoso@example.org",
+                    customer_email=PERSONAL["email"],
                     customer_phone="081234569012",
-                    authorization="Bearer lab-not-a-secret-token",
+                    authorization="Bearer " + PERSONAL["token"],
                 ),
             )
         return {"valid": valid}
@@ -1027,8 +1029,7 @@ class Shop:
                     "function_crashed",
                     "isolate killed",
                     "10.1.2.3",
-                    email="budi.santoso@example.org",
-                    **{"token": "lab-not-a-secret-token"},
+                    **PERSONAL,
                 ),
             )
         elif moment == 25:

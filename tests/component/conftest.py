@@ -22,7 +22,6 @@ from typing import Any
 
 import pytest
 import yaml
-
 from ansible_collections.luxima.observability.plugins.module_utils._artifacts.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,7 +36,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     items[:] = [item for item in items if item not in ours]
     config.hook.pytest_deselected(items=ours)
-    print(f"\ntests/component: {len(ours)} tests deselected, for LUXIMA_TEST_HOST is not set", file=sys.stderr)
+    print(
+        f"\ntests/component: {len(ours)} tests deselected, for LUXIMA_TEST_HOST is not set", file=sys.stderr
+    )
 
 
 @dataclass
@@ -59,7 +60,10 @@ class Site:
 
     def __init__(self, folder: Path, host: str, inventory: str) -> None:
         self.folder, self.host, self.inventory = folder, host, inventory
-        self.variables: Json = {"platform_cache_dir": str(folder / "cache"), "platform_lock_file": str(folder / "lock.yml")}
+        self.variables: Json = {
+            "platform_cache_dir": str(folder / "cache"),
+            "platform_lock_file": str(folder / "lock.yml"),
+        }
         self.versions: dict[str, str] = {}
         (folder / "templates").mkdir()
         (folder / "files").mkdir()
@@ -67,9 +71,14 @@ class Site:
     def store(self, name: str, program: Path, version: str) -> None:
         """Makes `program` the artifact of that name from now on."""
         self.versions[name] = version
-        releases = {key: {"version": value, "url": "https://example.invalid/x"} for key, value in self.versions.items()}
+        releases = {
+            key: {"version": value, "url": "https://example.invalid/x"}
+            for key, value in self.versions.items()
+        }
         artifacts = {key: {"kind": "binary", "release": key, "member": key} for key in self.versions}
-        (self.folder / "lock.yml").write_text(yaml.safe_dump({"artifacts": artifacts, "releases": releases, "builds": {}}))
+        (self.folder / "lock.yml").write_text(
+            yaml.safe_dump({"artifacts": artifacts, "releases": releases, "builds": {}})
+        )
         store = Store(str(self.folder / "cache"), str(self.folder / "lock.yml"))
         for arch in ("amd64", "arm64"):
             if store.lookup(name, arch) is None:
@@ -84,7 +93,11 @@ class Site:
 
     def play(self, name: str, tasks: list[Json], **keys: Any) -> Path:
         path = self.folder / f"{name}.yml"
-        path.write_text(yaml.safe_dump([{"hosts": self.host, "gather_facts": False, **keys, "tasks": tasks}], sort_keys=False))
+        path.write_text(
+            yaml.safe_dump(
+                [{"hosts": self.host, "gather_facts": False, **keys, "tasks": tasks}], sort_keys=False
+            )
+        )
         return path
 
     def task(self, record: Json) -> Json:
@@ -105,17 +118,44 @@ class Site:
         play = self.play("play", [{"block": [*(before or []), self.task(record)], "always": [keep]}])
         start = time.monotonic()
         done = subprocess.run(
-            self.command(play, *options, **variables), cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+            self.command(play, *options, **variables),
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
         )
         result = json.loads(out.read_text()) if out.exists() else {}
         return Run(done.returncode, done.stdout + done.stderr, result, time.monotonic() - start)
+
+    def clear(self) -> None:
+        tasks = [
+            self.task({"name": name, "state": "absent", "purge": True}) for name in ("toy", "alertmanager")
+        ]
+        subprocess.run(
+            self.command(self.play("clear", tasks)),
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            check=True,
+            timeout=120,
+        )
 
     def on_host(self, script: str, check: bool = True) -> str:
         """Output of a shell script that runs as root on the host."""
         program = Path(sys.executable).with_name("ansible")
         # Whatever callbacks print around it, the output lies between two marks.
         script = f"echo BEGIN-OUTPUT; ( {script}\n); code=$?; echo END-OUTPUT; exit $code"
-        command = [str(program), "-i", self.inventory, self.host, "-b", "-m", "ansible.builtin.raw", "-a", script]
+        command = [
+            str(program),
+            "-i",
+            self.inventory,
+            self.host,
+            "-b",
+            "-m",
+            "ansible.builtin.raw",
+            "-a",
+            script,
+        ]
         done = subprocess.run(
             command,
             cwd=ROOT,
@@ -130,29 +170,24 @@ class Site:
 
 
 @pytest.fixture(scope="session")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("site")
     made = Site(folder, os.environ["LUXIMA_TEST_HOST"], os.environ["LUXIMA_TEST_INVENTORY"])
-    cache = os.environ.get("LUXIMA_TEST_CACHE", os.environ.get("XDG_CACHE_HOME", "~/.cache") + "/luxima-observability")
+    cache = os.environ.get(
+        "LUXIMA_TEST_CACHE", os.environ.get("XDG_CACHE_HOME", "~/.cache") + "/luxima-observability"
+    )
     source = Store(cache)
     for name in PROGRAMS:
         found = source.lookup(name, "amd64")
         assert found is not None, f"{name} is not in {cache}: run the artifacts play first"
         made.store(name, Path(found.path), found.version)
     made.store("toy", TOY, "1")
-    return made
+    yield made
+    made.clear()
 
 
 @pytest.fixture
-def clean(site: Site) -> Iterator[Site]:
-    """A host without our components before and after."""
-    _remove(site)
-    yield site
-    _remove(site)
-
-
-def _remove(site: Site) -> None:
-    for name in ("toy", "alertmanager"):
-        record = {"name": name, "state": "absent", "purge": True}
-        run = site.run(record)
-        assert run.code == 0, run.output
+def clean(site: Site) -> Site:
+    """A host without our components."""
+    site.clear()
+    return site

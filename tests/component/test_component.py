@@ -40,7 +40,12 @@ def toy(config: Json | None = None, **changes: Any) -> Json:
         "ready": {"url": f"{TOY_URL}/ready", "timeout": 8},
         "proof": [
             {"url": f"{TOY_URL}/metrics", "metric": "toy_reload_ok", "value": 1},
-            {"url": f"{TOY_URL}/metrics", "metric": "toy_reloads_total", "labels": {"kind": "hup"}, "changes": True},
+            {
+                "url": f"{TOY_URL}/metrics",
+                "metric": "toy_reloads_total",
+                "labels": {"kind": "hup"},
+                "changes": True,
+            },
         ],
     }
     record.update(copy.deepcopy(changes))
@@ -60,7 +65,10 @@ def alertmanager(group_wait: str = "30s", **changes: Any) -> Json:
         "files": [
             {
                 "path": "alertmanager.yml",
-                "content": {"route": {"receiver": "x", "group_wait": group_wait}, "receivers": [{"name": "x"}]},
+                "content": {
+                    "route": {"receiver": "x", "group_wait": group_wait},
+                    "receivers": [{"name": "x"}],
+                },
                 "on_change": "reload",
             },
             {"path": "password", "content": SECRET, "secret": True, "on_change": "none"},
@@ -77,7 +85,9 @@ def alertmanager(group_wait: str = "30s", **changes: Any) -> Json:
         "validate": [["{bin}/amtool", "check-config", "{etc}/alertmanager.yml"]],
         "reload": {"url": f"{url}/-/reload"},
         "ready": {"url": f"{url}/-/ready", "timeout": 20},
-        "proof": [{"url": f"{url}/metrics", "metric": "alertmanager_config_last_reload_successful", "value": 1}],
+        "proof": [
+            {"url": f"{url}/metrics", "metric": "alertmanager_config_last_reload_successful", "value": 1}
+        ],
         **copy.deepcopy(changes),
     }
 
@@ -102,22 +112,34 @@ def deploy(site: Site, record: Json, *options: str, **more: Any) -> Json:
 def test_alertmanager_from_nothing_to_reload(clean: Site) -> None:
     site = clean
     predicted = deploy(site, alertmanager(), "--check", "--diff")
-    assert site.on_host("ls -d /opt/luxima/alertmanager /etc/alertmanager || true", check=False).count("/etc/alertmanager\n") == 0
-    done = deploy(site, alertmanager(), "--diff")
-    assert predicted["changed"] and predicted["actions"] == done["actions"]
-    assert done["restarted"] and "created" in done["actions"]
-    assert site.on_host("systemctl is-active alertmanager; systemctl is-enabled alertmanager") == "active\nenabled"
-    assert "systemd-journal" in site.on_host("id -nG alertmanager")
-    assert site.on_host("stat -Lc '%a %U %G' /etc/alertmanager/password /etc/alertmanager/environment /etc/alertmanager/alertmanager.yml") == (
-        "640 root alertmanager\n640 root alertmanager\n644 root root"
+    assert (
+        site.on_host("ls -d /opt/luxima/alertmanager /etc/alertmanager || true", check=False).count(
+            "/etc/alertmanager\n"
+        )
+        == 0
     )
+    done = deploy(site, alertmanager(), "--diff")
+    assert predicted["changed"]
+    assert predicted["actions"] == done["actions"]
+    assert done["restarted"]
+    assert "created" in done["actions"]
+    assert (
+        site.on_host("systemctl is-active alertmanager; systemctl is-enabled alertmanager")
+        == "active\nenabled"
+    )
+    assert "systemd-journal" in site.on_host("id -nG alertmanager")
+    assert site.on_host(
+        "stat -Lc '%a %U %G' /etc/alertmanager/password /etc/alertmanager/environment /etc/alertmanager/alertmanager.yml"
+    ) == ("640 root alertmanager\n640 root alertmanager\n644 root root")
     again = deploy(site, alertmanager())
-    assert again["changed"] is False and again["actions"] == []
+    assert again["changed"] is False
+    assert again["actions"] == []
 
     before = pid(site, "alertmanager")
     changed = site.run(alertmanager("47s"), "--diff", "-v")
     assert changed.result["actions"] == ["staged", "validated", "reloaded"], changed.output
-    assert changed.result["reloaded"] and not changed.result["restarted"]
+    assert changed.result["reloaded"]
+    assert not changed.result["restarted"]
     assert "47s" in changed.output
     assert pid(site, "alertmanager") == before
     assert "group_wait: 47s" in site.on_host("amtool --alertmanager.url http://127.0.0.1:19093 config show")
@@ -134,9 +156,12 @@ def test_a_secret_is_changed_but_never_shown(clean: Site) -> None:
     assert second.result["actions"] == ["staged", "validated"]
     assert "/etc/alertmanager/password: changed (secret)" in second.output
     for run in (first, second):
-        assert SECRET not in run.output and SECRET not in json.dumps(run.result)
+        assert SECRET not in run.output
+        assert SECRET not in json.dumps(run.result)
     assert site.on_host(f"journalctl --no-pager | grep -c {SECRET} || true") in ("0", "")
-    assert SECRET not in site.on_host("cat /proc/[0-9]*/cmdline | tr '\\0' ' '").replace(f"grep -c {SECRET}", "")
+    assert SECRET not in site.on_host("cat /proc/[0-9]*/cmdline | tr '\\0' ' '").replace(
+        f"grep -c {SECRET}", ""
+    )
     assert SECRET not in site.on_host("grep -rl . /root/.ansible/tmp /tmp 2>/dev/null; true")
 
 
@@ -149,7 +174,8 @@ def test_a_refused_configuration_never_arrives(clean: Site) -> None:
     assert "amtool check-config" in run.message and "not a valid duration" in run.message, run.message
     assert "Nothing was activated" in run.message
     checked = site.run(alertmanager("not a duration"), "--check")
-    assert checked.code != 0 and "not a valid duration" in checked.message
+    assert checked.code != 0
+    assert "not a valid duration" in checked.message
     assert pid(site, "alertmanager") == before
     assert deploy(site, alertmanager())["changed"] is False
 
@@ -162,7 +188,8 @@ def test_a_refused_reload_is_taken_back(clean: Site) -> None:
     assert run.code != 0
     assert run.result["actions"] == ["reverted"] and "toy_reload_ok is 0" in run.message, run.message
     assert "was put back, is proven and serves" in run.message
-    assert served(site)["value"] == 1 and pid(site) == before
+    assert served(site)["value"] == 1
+    assert pid(site) == before
     assert deploy(site, toy())["changed"] is False
 
 
@@ -187,7 +214,8 @@ def test_what_cannot_serve_is_taken_back(clean: Site, fault: Json, words: str) -
     deploy(site, toy())
     run = site.run(toy(fault, environment={"TOY_PORT": "18999", "NEW": "1"}))
     assert run.code != 0 and words in run.message, run.message
-    assert "serves" in run.message and run.result["actions"] == ["reverted"]
+    assert "serves" in run.message
+    assert run.result["actions"] == ["reverted"]
     assert served(site)["value"] == 1
     assert deploy(site, toy())["changed"] is False
 
@@ -196,7 +224,11 @@ def test_a_new_program_that_dies_late_is_taken_back(clean: Site) -> None:
     site = clean
     deploy(site, toy())
     bad = site.folder / "toy-bad"
-    bad.write_text(TOY.read_text().replace("    signal.signal(", "    threading.Timer(2.5, lambda: os._exit(9)).start()\n    signal.signal("))
+    bad.write_text(
+        TOY.read_text().replace(
+            "    signal.signal(", "    threading.Timer(2.5, lambda: os._exit(9)).start()\n    signal.signal("
+        )
+    )
     site.store("toy", bad, "2")
     try:
         run = site.run(toy())
@@ -210,10 +242,15 @@ def test_a_new_program_that_dies_late_is_taken_back(clean: Site) -> None:
 def test_a_first_release_that_fails_leaves_no_half_state(clean: Site) -> None:
     site = clean
     run = site.run(toy({"crash": True}))
-    assert run.code != 0 and "nothing serves" in run.message and "told to crash" in run.message
-    assert site.on_host("systemctl is-active toy; ls /etc/toy /etc/systemd/system/toy.service; true").startswith("inactive")
+    assert run.code != 0
+    assert "nothing serves" in run.message
+    assert "told to crash" in run.message
+    assert site.on_host(
+        "systemctl is-active toy; ls /etc/toy /etc/systemd/system/toy.service; true"
+    ).startswith("inactive")
     result = deploy(site, toy())
-    assert "created" in result["actions"] and served(site)["value"] == 1
+    assert "created" in result["actions"]
+    assert served(site)["value"] == 1
 
 
 @pytest.mark.parametrize(
@@ -221,7 +258,10 @@ def test_a_first_release_that_fails_leaves_no_half_state(clean: Site) -> None:
     [
         ("echo '{\"value\": 9}' > /etc/toy/toy.json", ["staged", "validated", "reloaded"]),
         ("chmod 666 /etc/toy/toy.json", ["staged", "validated", "reloaded"]),
-        ("echo '# mine' >> /etc/systemd/system/toy.service", ["staged", "validated", "daemon_reloaded", "restarted"]),
+        (
+            "echo '# mine' >> /etc/systemd/system/toy.service",
+            ["staged", "validated", "daemon_reloaded", "restarted"],
+        ),
         ("echo stray > /etc/toy/stray", ["staged", "validated", "restarted"]),
         ("echo '#' >> /opt/luxima/toy/current/bin/toy", ["staged", "validated", "restarted"]),
         ("rm /usr/local/bin/toy", ["links"]),
@@ -248,8 +288,14 @@ def test_live_files_of_others_stay_and_ours_are_pruned(clean: Site) -> None:
     record = toy()
     record["files"] = [record["files"][0], {"path": "drop/new.txt", "content": "new\n", "on_change": "none"}]
     result = deploy(site, record)
-    assert result["actions"] == ["staged", "validated"] or result["actions"] == ["staged", "validated", "restarted"]
-    assert site.on_host("ls /etc/toy/drop; cmp /run/inode <(stat -c %i /etc/toy/drop/) 2>/dev/null || true").startswith("new.txt\ntheirs.txt")
+    assert result["actions"] == ["staged", "validated"] or result["actions"] == [
+        "staged",
+        "validated",
+        "restarted",
+    ]
+    assert site.on_host(
+        "ls /etc/toy/drop; cmp /run/inode <(stat -c %i /etc/toy/drop/) 2>/dev/null || true"
+    ).startswith("new.txt\ntheirs.txt")
     assert deploy(site, record)["changed"] is False
 
 
@@ -259,11 +305,14 @@ def test_previous_and_absent(clean: Site) -> None:
     deploy(site, toy({"value": 2}))
     site.on_host("echo precious > /var/lib/toy/data")
     back = deploy(site, {"name": "toy", "state": "previous"})
-    assert back["actions"][0] == "rolled_back" and served(site)["value"] == 1
-    assert deploy(site, {"name": "toy", "state": "previous"})["changed"] and served(site)["value"] == 2
+    assert back["actions"][0] == "rolled_back"
+    assert served(site)["value"] == 1
+    assert deploy(site, {"name": "toy", "state": "previous"})["changed"]
+    assert served(site)["value"] == 2
 
     gone = deploy(site, {"name": "toy", "state": "absent"}, "--check")
-    assert gone["changed"] and served(site)["value"] == 2
+    assert gone["changed"]
+    assert served(site)["value"] == 2
     deploy(site, {"name": "toy", "state": "absent"})
     left = site.on_host(
         "cat /var/lib/toy/data; ls -d /opt/luxima/toy /etc/toy /usr/local/bin/toy /etc/systemd/system/toy.service "
@@ -281,7 +330,9 @@ def test_only_the_last_releases_are_kept(clean: Site) -> None:
     for value in range(6):
         deploy(site, toy({"value": value}))
     assert site.on_host("ls /opt/luxima/toy/releases | wc -l") == "3"
-    inodes = site.on_host("stat -c %i /opt/luxima/toy/current/bin/toy /opt/luxima/toy/releases/*/bin/toy").split()
+    inodes = site.on_host(
+        "stat -c %i /opt/luxima/toy/current/bin/toy /opt/luxima/toy/releases/*/bin/toy"
+    ).split()
     assert len(set(inodes)) == 1
 
 
@@ -292,8 +343,8 @@ def test_killed_at_any_moment_the_next_run_converges(site: Site, delay: float) -
     new = toy({"value": 2, "ready_after": 1}, environment={"TOY_PORT": "18999", "NEW": str(delay)})
     watcher = (
         "rm -f /run/killed; nohup sh -c '"
-        "old=$(cat /opt/luxima/toy/lock); while [ \"$(cat /opt/luxima/toy/lock)\" = \"$old\" ]; do sleep 0.01; done; "
-        f"sleep {delay}; kill -9 $(cut -d\" \" -f2 /opt/luxima/toy/lock) && echo killed > /run/killed' >/dev/null 2>&1 &"
+        'old=$(cat /opt/luxima/toy/lock); while [ "$(cat /opt/luxima/toy/lock)" = "$old" ]; do sleep 0.01; done; '
+        f'sleep {delay}; kill -9 $(cut -d" " -f2 /opt/luxima/toy/lock) && echo killed > /run/killed\' >/dev/null 2>&1 &'
     )
     site.on_host(watcher)
     run = site.run(new)
@@ -311,12 +362,13 @@ def test_killed_during_the_first_installation(clean: Site) -> None:
     record = toy({"ready_after": 2})
     watcher = (
         "nohup sh -c 'while ! test -e /opt/luxima/toy/journal.json; do sleep 0.01; done; sleep 0.5; "
-        "kill -9 $(cut -d\" \" -f2 /opt/luxima/toy/lock)' >/dev/null 2>&1 &"
+        'kill -9 $(cut -d" " -f2 /opt/luxima/toy/lock)\' >/dev/null 2>&1 &'
     )
     site.on_host(watcher)
     assert site.run(record).code != 0
     deploy(site, record)
-    assert deploy(site, record)["changed"] is False and served(site)["value"] == 1
+    assert deploy(site, record)["changed"] is False
+    assert served(site)["value"] == 1
 
 
 def test_a_second_run_at_the_same_time_is_refused(clean: Site) -> None:
@@ -336,7 +388,9 @@ def test_a_second_run_at_the_same_time_is_refused(clean: Site) -> None:
 def test_a_full_disk_leaves_the_old_release(clean: Site) -> None:
     site = clean
     deploy(site, toy())
-    site.on_host("mkdir -p /run/small && mount -t tmpfs -o size=200k none /run/small && cp -a /opt/luxima/toy /run/keep")
+    site.on_host(
+        "mkdir -p /run/small && mount -t tmpfs -o size=200k none /run/small && cp -a /opt/luxima/toy /run/keep"
+    )
     try:
         # The releases lie on a tiny file system while the new one is staged.
         site.on_host("mount --bind /run/small /opt/luxima/toy/releases")
@@ -356,7 +410,9 @@ def test_no_change_costs_one_request_for_all(clean: Site) -> None:
     deploy(site, toy())
     deploy(site, alertmanager())
     play = site.play("two", [site.task(toy()), site.task(alertmanager())])
-    done = subprocess.run(site.command(play, "-vvv"), cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(
+        site.command(play, "-vvv"), cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+    )
     assert done.stdout.count("SSH: EXEC") == 1 and "PUT" not in done.stdout, done.stdout
 
 
@@ -367,14 +423,20 @@ def test_bad_input_is_refused_before_anything_is_asked(site: Site) -> None:
         ({"artifacts": "toy"}, "artifacts: expected a list"),
     ):
         run = site.run({**toy(), **change}, "-vvv")
-        assert run.code != 0 and words in run.message and "toy" in run.message and site.host in run.message
+        assert run.code != 0
+        assert words in run.message
+        assert "toy" in run.message
+        assert site.host in run.message
         assert "SSH: EXEC" not in run.output.partition("Keep the answer")[0]
 
 
 def test_async_is_refused(site: Site) -> None:
     play = site.play("async", [{**site.task(toy()), "async": 10, "poll": 0}])
-    done = subprocess.run(site.command(play), cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode != 0 and "async" in done.stdout + done.stderr
+    done = subprocess.run(
+        site.command(play), cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode != 0
+    assert "async" in done.stdout + done.stderr
 
 
 def test_rendering_needs_no_host(site: Site) -> None:
@@ -390,10 +452,14 @@ def test_rendering_needs_no_host(site: Site) -> None:
 
 
 def test_a_host_that_does_not_exist_yet_is_predicted(site: Site) -> None:
-    fact = {"name": "Not there", "ansible.builtin.set_fact": {"luxima_state": {"exists": False}, "cacheable": True}}
+    fact = {
+        "name": "Not there",
+        "ansible.builtin.set_fact": {"luxima_state": {"exists": False}, "cacheable": True},
+    }
     run = site.run(toy(), "--check", "--diff", before=[fact], ansible_host="192.0.2.1")
     assert run.code == 0, run.output
-    assert "created" in run.result["actions"] and run.result["validation"].startswith("predicted only")
+    assert "created" in run.result["actions"]
+    assert run.result["validation"].startswith("predicted only")
 
 
 def test_a_connection_that_is_cut_leaves_a_host_that_converges(clean: Site) -> None:
@@ -401,10 +467,13 @@ def test_a_connection_that_is_cut_leaves_a_host_that_converges(clean: Site) -> N
     deploy(site, toy())
     slow = toy({"value": 2, "ready_after": 3}, environment={"TOY_PORT": "18999", "NEW": "1"})
     play = site.play("cut", [site.task(slow)])
-    with subprocess.Popen(site.command(play), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
+    with subprocess.Popen(
+        site.command(play), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as run:
         time.sleep(2.5)
         run.send_signal(signal.SIGKILL)
     time.sleep(4)
     assert served(site)["value"] in (1, 2)
     deploy(site, slow)
-    assert served(site)["value"] == 2 and deploy(site, slow)["changed"] is False
+    assert served(site)["value"] == 2
+    assert deploy(site, slow)["changed"] is False

@@ -1,10 +1,16 @@
 #!/usr/bin/python3
+# Copyright: luxima.observability contributors
+# GNU General Public License v3.0+ (see LICENSE)
 """A server that fails on demand. Reads the JSON file named by its argument at the start and on SIGHUP."""
+
+from __future__ import annotations
 
 import http.server
 import json
 import os
+import pathlib
 import signal
+import socketserver
 import sys
 import threading
 import time
@@ -14,8 +20,7 @@ STATE = {"config": {}, "reloads": 0, "ok": 1}
 
 
 def load():
-    with open(sys.argv[1]) as stream:
-        return json.load(stream)
+    return json.loads(pathlib.Path(sys.argv[1]).read_text())
 
 
 def reload(*_):
@@ -28,19 +33,30 @@ def reload(*_):
         STATE["config"] = new
 
 
+class Server(socketserver.ThreadingTCPServer):
+    """Without the name look-up of HTTPServer, which takes seconds where no resolver answers."""
+
+    allow_reuse_address = True
+    daemon_threads = True
+
+
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         if self.path == "/ready":
             ready = time.time() - STARTED >= STATE["config"].get("ready_after", 0)
             self.answer(200 if ready else 503, "ready" if ready else "starting, please wait")
         elif self.path == "/metrics":
-            self.answer(200, f'toy_reloads_total{{kind="hup"}} {STATE["reloads"]}\ntoy_reload_ok {STATE["ok"]}\n')
+            self.answer(
+                200, f'toy_reloads_total{{kind="hup"}} {STATE["reloads"]}\ntoy_reload_ok {STATE["ok"]}\n'
+            )
         else:
             self.answer(200, json.dumps({**STATE["config"], "pid": os.getpid()}))
 
     def do_POST(self):
         reload()
-        self.answer(200 if STATE["ok"] else 500, "reloaded" if STATE["ok"] else "toy cannot use refuse_reload")
+        self.answer(
+            200 if STATE["ok"] else 500, "reloaded" if STATE["ok"] else "toy cannot use refuse_reload"
+        )
 
     def answer(self, status, text):
         self.send_response(status)
@@ -58,10 +74,13 @@ def main():
     if config.get("crash"):
         sys.exit("toy: I was told to crash")
     if "crash_after" in config:
-        threading.Timer(config["crash_after"], lambda: (print("toy: crashing late", flush=True), os._exit(3))).start()
+        threading.Timer(
+            config["crash_after"], lambda: (print("toy: crashing late", flush=True), os._exit(3))
+        ).start()
     signal.signal(signal.SIGHUP, reload)
+    server = Server(("127.0.0.1", int(os.environ["TOY_PORT"])), Handler)
     print("toy: serving", flush=True)
-    http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["TOY_PORT"])), Handler).serve_forever()
+    server.serve_forever()
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from ansible import constants as C
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.template import trust_as_template
+from ansible.utils.display import Display
 from ansible_collections.luxima.observability.plugins.module_utils._artifacts.store import Artifact, Store
 from ansible_collections.luxima.observability.plugins.module_utils._component import manifest as building
 from ansible_collections.luxima.observability.plugins.module_utils._component import state as host_state
@@ -46,7 +47,6 @@ class ActionModule(ActionBase):
 
     _supports_check_mode = True
     _supports_async = False
-    TRANSFERS_FILES = True
 
     def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> Json:
         super().run(tmp, task_vars)
@@ -418,7 +418,7 @@ class ActionModule(ActionBase):
         with (folder / f".{blob.sha256}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not target.exists():
-                self._display.display(
+                Display().display(
                     f"compressing {blob.name} {blob.version} ({blob.size >> 20} MB), once for all hosts"
                 )
                 temporary = target.with_suffix(f".{os.getpid()}")

@@ -37,7 +37,7 @@ class ActionModule(ActionBase):
                 teller.join()
         for line in result.get("summary", []):
             display.display(f"  {line}", color=_colour(line))
-        if result.get("summary"):
+        if "summary" in result:
             display.display(f"  {str(result.get('msg', '')).splitlines()[0]}")
         return result
 

@@ -29,7 +29,7 @@ options:
       - Relative paths start at the folder of the inventory source.
       - By default the folder is C(roles/platform/defaults/main) of the installed collection, or of the project that contains
         C(collections/).
-    type: path
+    type: str
 """
 
 EXAMPLES = r"""
@@ -42,17 +42,9 @@ from typing import Any
 
 from ansible.errors import AnsibleParserError
 from ansible.plugins.inventory import BaseInventoryPlugin
+from ansible_collections.luxima.observability.plugins.module_utils._validate.places import beside
 
-FOLDER = Path("roles", "platform", "defaults", "main")
-
-
-def defaults_folder(plugin_file: str) -> Path | None:
-    """The shared facts beside this collection: inside it when installed, else of the project around C(collections/)."""
-    collection = Path(plugin_file).resolve().parents[2]
-    candidates = [collection / FOLDER]
-    if len(collection.parents) > 3:
-        candidates.append(collection.parents[3] / FOLDER)
-    return next((folder for folder in candidates if folder.is_dir()), None)
+FOLDER = ("roles", "platform", "defaults", "main")
 
 
 class InventoryModule(BaseInventoryPlugin):
@@ -77,21 +69,25 @@ class InventoryModule(BaseInventoryPlugin):
 
     def _folder(self, path: str) -> Path:
         named = self.get_option("platform_defaults")
-        folder = Path(path).parent / named if named else defaults_folder(__file__)
+        folder = Path(path).parent / Path(named).expanduser() if named else beside(__file__, *FOLDER)
         if folder is None or not folder.is_dir():
             raise AnsibleParserError(
-                f"{path}: no folder with the platform's defaults ({folder or FOLDER}); name it with platform_defaults"
+                f"{path}: no folder with the platform's defaults ({folder or '/'.join(FOLDER)}); name it with platform_defaults"
             )
         return folder
 
     def _facts(self, folder: Path) -> dict[str, Any]:
         facts: dict[str, Any] = {}
         for file in sorted(folder.glob("*.yml")):
-            content = self.loader.load_from_file(str(file), cache="all", unsafe=True, trusted_as_template=True)
+            content = self.loader.load_from_file(
+                str(file), cache="all", unsafe=True, trusted_as_template=True
+            )
             if not isinstance(content, dict):
                 raise AnsibleParserError(f"{file}: not a mapping of variables")
             twice = sorted(facts.keys() & content.keys())
             if twice:
-                raise AnsibleParserError(f"{file}: already set by another file of this folder: {', '.join(twice)}")
+                raise AnsibleParserError(
+                    f"{file}: already set by another file of this folder: {', '.join(twice)}"
+                )
             facts.update(content)
         return facts

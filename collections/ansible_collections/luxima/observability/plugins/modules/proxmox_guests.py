@@ -142,7 +142,7 @@ options:
           bridge: {description: Bridge or virtual network., type: str, required: true}
           vlan: {description: VLAN tag; 0 for none., type: int}
           address: {description: 'Address with prefix length, V(dhcp) or V(manual).', type: str}
-          gateway: {description: Default gateway. Belongs to O(guests[].networks[].address); left out with a static address there is none., type: str}
+          gateway: {description: 'Default gateway. Belongs to O(guests[].networks[].address); left out with a static address there is none.', type: str}
           mac: {description: MAC address. Left out, the present or a generated one., type: str}
           firewall: {description: Whether the hypervisor's firewall filters this interface., type: bool}
       nameservers:

@@ -123,7 +123,7 @@ attributes:
   check_mode:
     support: full
     description: >-
-      Passive checks only, for at most five seconds. What does not hold is a warning and no failure, because the run that is predicted may cure it.
+      Passive checks only, asked once. What does not hold is a warning and no failure, because the run that is predicted may cure it.
 notes:
   - Needs C(minio) for C(buckets) and C(grpcio) with C(opentelemetry-proto) for the trace over gRPC, on the controller.
 """

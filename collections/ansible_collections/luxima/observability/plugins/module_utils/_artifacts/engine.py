@@ -339,27 +339,28 @@ class Engine:
     def _built(self, position: int, total: int, build: Build, arch: str, wants: list[Want]) -> None:
         what = f"building {build.name} {build.version} for {arch} ({position}/{total})"
         started = time.monotonic()
-        with self._reason(wants, "build"):
-            with self._unit(what, f"build-{build.name}-{arch}", wants) as at, self._scratch() as scratch:
-                if at is None:
-                    return
-                running = gobuild.GoBuild(build, arch, scratch, self.store.root / "go", _compiled(at))
-                self._builds.append(running)
-                try:
-                    made = running.run({want[0]: self._entry(want).main for want in wants})
-                finally:
-                    self._builds.remove(running)
-                sizes = []
-                for want in wants:
-                    content = made[want[0]]
-                    if self._entry(want).kind == "tree":
-                        content = scratch / f"{want[0]}.tar"
-                        unpack.pack(running.tree(want[0], made[want[0]]), content)
-                    artifact = self._put(
-                        want, content, build.version, build.tested, "build", go=running.version
-                    )
-                    sizes.append(f"{want[0]} {megabytes(artifact.size)}")
-                self.progress.say(f"built {', '.join(sizes)} in {time.monotonic() - started:.0f} s")
+        with (
+            self._reason(wants, "build"),
+            self._unit(what, f"build-{build.name}-{arch}", wants) as at,
+            self._scratch() as scratch,
+        ):
+            if at is None:
+                return
+            running = gobuild.GoBuild(build, arch, scratch, self.store.root / "go", _compiled(at))
+            self._builds.append(running)
+            try:
+                made = running.run({want[0]: self._entry(want).main for want in wants})
+            finally:
+                self._builds.remove(running)
+            sizes = []
+            for want in wants:
+                content = made[want[0]]
+                if self._entry(want).kind == "tree":
+                    content = scratch / f"{want[0]}.tar"
+                    unpack.pack(running.tree(want[0], made[want[0]]), content)
+                artifact = self._put(want, content, build.version, build.tested, "build", go=running.version)
+                sizes.append(f"{want[0]} {megabytes(artifact.size)}")
+            self.progress.say(f"built {', '.join(sizes)} in {time.monotonic() - started:.0f} s")
 
     # --- what the sources share ------------------------------------------------------------------------------
 

@@ -76,7 +76,7 @@ class Store:
             entry = json.loads(index.read_bytes())
             path = self.root / "objects" / entry["sha256"]
             stat = path.stat()
-        except (FileNotFoundError, ValueError, KeyError):
+        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError):
             return None
         if (stat.st_size, stat.st_mtime_ns) != (entry["size"], entry.get("mtime_ns")) and (
             stat.st_size != entry["size"] or digest_once(str(path), stat.st_mtime_ns) != entry["sha256"]

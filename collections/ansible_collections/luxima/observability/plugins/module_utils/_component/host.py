@@ -19,7 +19,7 @@ import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 from . import state
 
@@ -115,7 +115,7 @@ class Host:
     def link(self, link: Path, target: str) -> None:
         """A link that is ours. What stands in its place is kept beside it."""
         if link.is_symlink():
-            if os.readlink(link) == target:
+            if state.link_target(str(link)) == target:
                 return
         elif link.exists():
             kept = link.with_name(link.name + ".before-luxima")
@@ -163,8 +163,8 @@ class Host:
         shutil.copytree(source, target, symlinks=True, copy_function=self._same_file)
 
     def _same_file(self, source: str, target: str) -> None:
-        if os.path.islink(source):
-            os.symlink(os.readlink(source), target)
+        if Path(source).is_symlink():
+            Path(target).symlink_to(Path(source).readlink())
             return
         try:
             os.link(source, target)
@@ -193,7 +193,7 @@ class Host:
             stream.flush()
             yield
 
-    def journal(self, entry: Optional[Json]) -> None:
+    def journal(self, entry: Json | None) -> None:
         if entry is None:
             with contextlib.suppress(FileNotFoundError):
                 self.journal_file.unlink()
@@ -265,8 +265,8 @@ class Host:
         self,
         command: list[str],
         timeout: float = 120,
-        cwd: Optional[Path] = None,
-        variables: Optional[dict[str, str]] = None,
+        cwd: Path | None = None,
+        variables: dict[str, str] | None = None,
     ) -> tuple[int, str]:
         """Exit code and both outputs together."""
         environment = {

@@ -9,7 +9,7 @@ import http.client
 import re
 import ssl
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any
 from urllib.parse import urlsplit
 
 Json = dict[str, Any]
@@ -62,7 +62,7 @@ def ask(probe: Json, method: str = "GET", timeout: float = 5.0) -> Answer:
         return Answer(0, f"{type(error).__name__}: {error}")
 
 
-def metric_value(text: str, name: str, labels: dict[str, str]) -> Optional[float]:
+def metric_value(text: str, name: str, labels: dict[str, str]) -> float | None:
     """The first sample of that name that carries these labels (it may carry more)."""
     for line in text.splitlines():
         if not line.startswith(name):
@@ -82,7 +82,7 @@ def metric_value(text: str, name: str, labels: dict[str, str]) -> Optional[float
     return None
 
 
-def refusal(probe: Json, answer: Answer, before: Optional[float] = None) -> str:
+def refusal(probe: Json, answer: Answer, before: float | None = None) -> str:
     """Why an answer does not hold as proof; empty when it does."""
     if answer.status != probe.get("status", 200):
         return f"{probe['url']} answered {answer}"

@@ -17,7 +17,7 @@ import signal
 import tarfile
 import time
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 from . import probe, state
 from .host import Host, HostError
@@ -89,7 +89,7 @@ class Transaction:
         if not plan.changed:
             self._done([])
             return
-        staged: Optional[Path] = None
+        staged: Path | None = None
         if plan.release:
             staged = self.host.releases / f".stage-{secrets.token_hex(4)}"
             try:
@@ -134,14 +134,14 @@ class Transaction:
             actions += ["stopped", "disabled"]
         for link, target in made.get("links", {}).items():
             path = Path(link)
-            if path.is_symlink() and os.readlink(path) == target:
+            if state.link_target(link) == target:
                 path.unlink()
                 kept = path.with_name(path.name + ".before-luxima")
                 if kept.exists() or kept.is_symlink():
                     kept.rename(path)
         if self.request.get("purge"):
             for place in made.get("directories", []):
-                if os.path.isdir(place):
+                if Path(place).is_dir():
                     shutil.rmtree(place)
                     actions.append("purged")
         if made.get("user") and not self._data_left(made):
@@ -157,7 +157,7 @@ class Transaction:
 
     def _data_left(self, made: Json) -> bool:
         """A user whose data stays must stay too: another user would get its number, and with it the data."""
-        return any(os.path.isdir(place) for place in made.get("directories", []))
+        return any(Path(place).is_dir() for place in made.get("directories", []))
 
     # Compare and predict
 
@@ -316,7 +316,7 @@ class Transaction:
                 found.setdefault(spec["sha256"], []).append(folder / path)
         return found
 
-    def _known_content(self, known: dict[str, list[Path]], spec: Json) -> Optional[bytes]:
+    def _known_content(self, known: dict[str, list[Path]], spec: Json) -> bytes | None:
         for path in known.get(spec["sha256"], []):
             content = state.read_bytes(str(path))
             if content is not None and state.digest(content, spec["secret"], self.salt) == spec["sha256"]:
@@ -379,7 +379,7 @@ class Transaction:
         if inner and (folder / inner).exists() and not link.is_symlink():
             link.symlink_to(f"../{inner}")
 
-    def _have_artifact(self, artifact: str, spec: Json) -> Optional[Path]:
+    def _have_artifact(self, artifact: str, spec: Json) -> Path | None:
         """An unspoilt copy in a release of this component."""
         kind = spec["format"]
         stamps = state.read_json(str(self.host.base / "stat.json")) or {}
@@ -438,10 +438,10 @@ class Transaction:
             return
         text = unit.read_text(encoding="utf-8")
         # The program and its environment are where they will be only after activation.
-        staged = os.path.realpath(folder / "bin" / Path(want["exec"]).name)
-        if want["exec"] == f"/usr/local/bin/{Path(want['exec']).name}" and os.path.exists(staged):
+        staged = (folder / "bin" / Path(want["exec"]).name).resolve()
+        if want["exec"] == f"/usr/local/bin/{Path(want['exec']).name}" and staged.exists():
             text = text.replace(f"ExecStart={want['exec']}", f"ExecStart={staged}")
-        elif not os.path.exists(want["exec"]):
+        elif not Path(want["exec"]).exists():
             text = text.replace(f"ExecStart={want['exec']}", "ExecStart=/bin/true")
         copy = scratch / self.host.service
         copy.write_text(text, encoding="utf-8")
@@ -466,7 +466,7 @@ class Transaction:
                 host.join(user, groups)
         ours = {
             *made.get("directories", []),
-            *[spec["path"] for spec in want["directories"] if not os.path.exists(spec["path"])],
+            *[spec["path"] for spec in want["directories"] if not Path(spec["path"]).exists()],
         }
         if sorted(ours) != made.get("directories"):
             made["directories"] = sorted(ours)
@@ -476,7 +476,7 @@ class Transaction:
         for spec in want["live"]:
             host.directory(host.live / spec["path"], spec)
 
-    def _switch(self, plan: Plan, want: Json, staged: Optional[Path]) -> None:
+    def _switch(self, plan: Plan, want: Json, staged: Path | None) -> None:
         """Activates and proves; on failure puts the old release back and raises Unproven."""
         host = self.host
         old: Json = state.read_json(str(host.current / "manifest.json")) or {}
@@ -536,9 +536,9 @@ class Transaction:
         ]
         return f"r{max(numbers, default=0) + 1:05d}-{secrets.token_hex(3)}"
 
-    def _before(self, plan: Plan, want: Json) -> list[Optional[float]]:
+    def _before(self, plan: Plan, want: Json) -> list[float | None]:
         """Values of the metrics that a reload must change."""
-        found: list[Optional[float]] = []
+        found: list[float | None] = []
         for item in want["service"]["proof"]:
             value = None
             if plan.activation == "reload" and item.get("changes"):
@@ -578,7 +578,7 @@ class Transaction:
         wanted = state.links(self.name, manifest)
         for link, target in made.get("links", {}).items():
             path = Path(link)
-            if link not in wanted and path.is_symlink() and os.readlink(path) == target:
+            if link not in wanted and state.link_target(link) == target:
                 path.unlink()
         if made.get("links") != wanted:
             made["links"] = wanted
@@ -624,7 +624,7 @@ class Transaction:
 
     # Prove
 
-    def _prove(self, plan: Plan, want: Json, before: list[Optional[float]], replaces: bool) -> None:
+    def _prove(self, plan: Plan, want: Json, before: list[float | None], replaces: bool) -> None:
         """Returns when the service does what it should; raises Unproven when it will not."""
         if not plan.activation and not plan.release:
             return
@@ -637,7 +637,7 @@ class Transaction:
             settle = ready.get("settle", SETTLE_PROGRAM if replaces and programs else SETTLE)
         self._wait(want, before, settle, ready["timeout"])
 
-    def _wait(self, want: Json, before: list[Optional[float]], settle: float, timeout: float) -> None:
+    def _wait(self, want: Json, before: list[float | None], settle: float, timeout: float) -> None:
         start = time.monotonic()
         pid, since, pause, reason = 0, start, 0.05, ""
         while True:
@@ -663,7 +663,7 @@ class Transaction:
             time.sleep(pause)
             pause = min(pause * 1.3, 0.25)
 
-    def _reason(self, want: Json, shown: Json, pid: int, before: list[Optional[float]]) -> str:
+    def _reason(self, want: Json, shown: Json, pid: int, before: list[float | None]) -> str:
         """Why the service cannot be trusted yet."""
         if shown.get("ActiveState") != "active" or not pid:
             return f"systemd says {shown.get('ActiveState')}/{shown.get('SubState')}"
@@ -749,7 +749,7 @@ class Transaction:
         host.attempt(["systemctl", "reset-failed", host.service])
         made = state.read_json(str(host.base / "made.json")) or {}
         for link, target in made.get("links", {}).items():
-            if Path(link).is_symlink() and os.readlink(link) == target:
+            if state.link_target(link) == target:
                 Path(link).unlink()
         home = host.releases / entry["new"]
         if host.current.exists():

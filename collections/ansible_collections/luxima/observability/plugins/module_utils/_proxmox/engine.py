@@ -23,6 +23,11 @@ from .writer import DEADLINES, Outcome, Writer
 T = TypeVar("T")
 R = TypeVar("R")
 
+#: Seconds a guest that was just started may take to get its address by DHCP.
+LEASE = 10.0
+#: Seconds to wait for a guest without a name before others than ours are believed to be making it.
+SETTLE = 60.0
+
 
 @dataclass
 class Report:
@@ -116,7 +121,7 @@ class Engine:
         listed = wants(records)
         if not listed:
             return Report()
-        cluster = Cluster(self._client)
+        cluster = self._survey(listed)
         ids = Ids(100, cluster.vmids | {want.vmid for want in listed if want.vmid})
         writer = Writer(self._settings, ids, self._reboot)
         cases = [_Case(want) for want in listed]
@@ -138,6 +143,18 @@ class Engine:
         else:
             outcomes = self._parallel(lambda case: self._converge(writer, case), cases)
         return self._report(cases, outcomes, writer, check)
+
+    def _survey(self, listed: list[Want]) -> Cluster:
+        """All guests. One that is being made has no name at first: it may be ours, left by a run that was killed."""
+        end, pause = time.monotonic() + SETTLE, 0.1
+        while True:
+            cluster = Cluster(self._client)
+            names = {guest.name for guest in cluster.guests}
+            missing = any(want.state != "absent" and want.name not in names for want in listed)
+            if not (missing and cluster.nameless) or time.monotonic() > end:
+                return cluster
+            time.sleep(pause)
+            pause = min(pause * 1.4, 2.0)
 
     def _parallel(self, work: Callable[[T], R], items: list[T]) -> list[R]:
         with ThreadPoolExecutor(min(self._workers, max(1, len(items)))) as pool:
@@ -306,7 +323,7 @@ class Engine:
 
     def _report(self, cases: list[_Case], outcomes: list[Outcome], writer: Writer, check: bool) -> Report:
         report = Report()
-        found = self._parallel(lambda outcome: self._addresses(writer, outcome), outcomes)
+        found = self._parallel(lambda outcome: self._addresses(writer, outcome, check), outcomes)
         for case, outcome, known in zip(cases, outcomes, found):
             want, have = outcome.want, outcome.have
             before, after = dict(case.plan.before), dict(case.plan.after)
@@ -342,14 +359,25 @@ class Engine:
         return report
 
     @staticmethod
-    def _addresses(writer: Writer, outcome: Outcome) -> list[str]:
+    def _addresses(writer: Writer, outcome: Outcome, check: bool) -> list[str]:
         """Static addresses as the record gives them; those by DHCP are asked of the running guest."""
         nics = outcome.want.options.get("networks", [])
         static = [str(nic["address"]).split("/")[0] for nic in nics if "/" in str(nic.get("address") or "")]
         dynamic = any(nic.get("address") == "dhcp" for nic in nics)
-        if outcome.error or not dynamic or outcome.have is None or not outcome.have.running:
+        have, planned = outcome.have, outcome.plan
+        before, after = planned.difference()
+        moved = any(label.startswith("networks.") for label in {**before, **after})
+        unknown = check and (moved or planned.after.get("state") != "running")
+        if outcome.error or not dynamic or unknown or have is None or not have.running:
             return static
-        return list(dict.fromkeys([*static, *addresses(writer.client, outcome.have)]))
+        patience = LEASE if {"started", "rebooted"} & set(outcome.actions) and not check else 0.0
+        end, pause = time.monotonic() + patience, 0.2
+        while True:
+            found = addresses(writer.client, have)
+            if found or time.monotonic() >= end:
+                return list(dict.fromkeys([*static, *found]))
+            time.sleep(pause)
+            pause = min(pause * 1.4, 1.0)
 
 
 def run(params: Mapping[str, Any], check: bool) -> Report:

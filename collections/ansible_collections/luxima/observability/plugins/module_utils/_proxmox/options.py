@@ -235,13 +235,12 @@ def _volume(option: Option, label: str, key: str, record: Mapping[str, Any], con
             f"{label} lies on storage {before['storage'] or properties['volume']!r} and the record says {storage!r}; volumes "
             "are not moved here: move it on the hypervisor, or correct storage"
         )
-    wire = (
-        format_properties({**properties, "mp": path}, "volume") if path and before["path"] != path else None
-    )
+    moved = bool(path) and before["path"] != path
+    new_form = format_properties({**properties, "mp": path}, "volume") if moved else None
     grow = size if size - have_size > 0.001 else None
     after = {**wanted, "size_gb": before["size_gb"]} if grow is None and not refusals else wanted
-    effect = REBOOT if wire else LIVE
-    return Item(label, key, before, after, wire, effect, option.privilege, grow, "; ".join(refusals))
+    effect = REBOOT if moved else LIVE
+    return Item(label, key, before, after, new_form, effect, option.privilege, grow, "; ".join(refusals))
 
 
 def _rootfs(option: Option, value: Any, config: Config, creating: bool) -> list[Item]:
@@ -418,10 +417,9 @@ def faults(kind: str, options: Mapping[str, Any]) -> list[str]:
             found.append(f"{where}.mac: {nic['mac']!r} is not a MAC address")
         if not 0 <= (nic.get("vlan") or 0) <= 4094:
             found.append(f"{where}.vlan: {nic['vlan']} is not between 1 and 4094 (0: none)")
-    for label, volume in [
-        ("rootfs", options.get("rootfs")),
-        *((f"disks[{n}]", d) for n, d in enumerate(options.get("disks", []))),
-    ]:
+    volumes = [("rootfs", options.get("rootfs"))]
+    volumes += [(f"disks[{position}]", disk) for position, disk in enumerate(options.get("disks", []))]
+    for label, volume in volumes:
         if volume and volume["size_gb"] <= 0:
             found.append(f"{label}.size_gb: {volume['size_gb']} is not a size")
     for position, disk in enumerate(options.get("disks", [])):

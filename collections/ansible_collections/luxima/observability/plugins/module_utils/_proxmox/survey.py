@@ -39,6 +39,14 @@ class Cluster:
     def vmids(self) -> set[int]:
         return {guest.vmid for guest in self.guests}
 
+    @property
+    def nameless(self) -> bool:
+        """Whether a guest is being made whose name the server does not tell yet."""
+        return any(
+            guest.lock in ("create", "clone") and guest.name in ("", f"CT{guest.vmid}", f"VM {guest.vmid}")
+            for guest in self.guests
+        )
+
     def counts(self) -> dict[str, int]:
         """Guests per node."""
         result: dict[str, int] = {}

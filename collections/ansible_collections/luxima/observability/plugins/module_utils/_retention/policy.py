@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from . import durations, selectors
@@ -189,13 +189,11 @@ def _read_selector(
 
 
 def _ranked(classes: list[DataClass]) -> list[DataClass]:
-    """Distinct priorities that keep the order of the stated ones."""
-    order = sorted(range(len(classes)), key=lambda index: (classes[index].priority or 0, index))
-    rank = {index: (place + 1) * 10 for place, index in enumerate(order)}
-    return [
-        DataClass(one.name, one.stated, one.periods, one.matchers, one.priority, rank[index])
-        for index, one in enumerate(classes)
-    ]
+    """Distinct priorities for the classes in Loki that keep the order of the stated ones."""
+    logs = [one for one in classes if "loki" in one.periods]
+    order = sorted(logs, key=lambda one: one.priority or 0)
+    rank = {one.name: (place + 1) * 10 for place, one in enumerate(order)}
+    return [replace(one, priority_rank=rank.get(one.name, 0)) for one in classes]
 
 
 def _check_overlaps(classes: list[DataClass], faults: list[str]) -> None:

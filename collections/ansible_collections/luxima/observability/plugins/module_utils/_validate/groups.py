@@ -28,7 +28,11 @@ def check_tags(components: Iterable[str], run_tags: Iterable[str], skip_tags: It
         for tag in tags:
             if tag not in known:
                 near = difflib.get_close_matches(tag, known, n=1)
-                hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known[: -len(_CORE_TAGS)])}"
+                hint = (
+                    f"did you mean {near[0]}?"
+                    if near
+                    else f"known are {', '.join(known[: -len(_CORE_TAGS)])}"
+                )
                 faults.append(Fault(f"{option} {tag}", "", f"no component or phase has this tag; {hint}"))
     return faults
 

@@ -11,7 +11,9 @@ from typing import Any
 
 from .faults import Fault
 
-_DNS = re.compile(r"(?=.{1,253}$)[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*")
+_DNS = re.compile(
+    r"(?=.{1,253}$)[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*"
+)
 _TAG = re.compile(r"[a-z0-9_][a-z0-9_\-+.]*")
 VMID_MIN, VMID_MAX = 100, 999_999_999
 
@@ -45,19 +47,37 @@ def _guest(name: str, values: Mapping[str, Any]) -> list[Fault]:
     faults = []
     if not _DNS.fullmatch(name):
         faults.append(
-            Fault("inventory_hostname", name, "is no DNS name, and Proxmox VE refuses it as a guest's name; use letters, digits and hyphens")
+            Fault(
+                "inventory_hostname",
+                name,
+                "is no DNS name, and Proxmox VE refuses it as a guest's name; use letters, digits and hyphens",
+            )
         )
     vmid = str(values.get("guest_vmid") or "0")
     if vmid.isdigit() and int(vmid) and not VMID_MIN <= int(vmid) <= VMID_MAX:
-        faults.append(Fault("guest_vmid", name, f"{vmid} is not between {VMID_MIN} and {VMID_MAX}; 0 takes the next free id"))
+        faults.append(
+            Fault(
+                "guest_vmid",
+                name,
+                f"{vmid} is not between {VMID_MIN} and {VMID_MAX}; 0 takes the next free id",
+            )
+        )
     address = values.get("guest_address", "dhcp")
     if address != "dhcp" and not _is_interface(address):
         faults.append(
-            Fault("guest_address", name, f"{address!r} is neither dhcp nor an address with its prefix such as 192.0.2.11/24; see ansible_host and platform_subnet")
+            Fault(
+                "guest_address",
+                name,
+                f"{address!r} is neither dhcp nor an address with its prefix such as 192.0.2.11/24; see ansible_host and platform_subnet",
+            )
         )
     tags = [values.get("platform_environment", "x"), *(values.get("guest_tags") or [])]
     faults += [
-        Fault("guest_tags", name, f"{tag!r} is no tag of Proxmox VE; use lower-case letters, digits, and _ - + . inside")
+        Fault(
+            "guest_tags",
+            name,
+            f"{tag!r} is no tag of Proxmox VE; use lower-case letters, digits, and _ - + . inside",
+        )
         for tag in tags
         if not _TAG.fullmatch(str(tag))
     ]

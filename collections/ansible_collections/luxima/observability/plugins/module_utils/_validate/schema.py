@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ansible.errors import AnsibleError
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
 from .faults import Fault
@@ -29,6 +30,8 @@ class Role:
     name: str
     defaults: dict[str, Any] = field(default_factory=dict)
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    # Why the argument spec could not be read.
+    unreadable: str = ""
 
     @property
     def names(self) -> set[str]:
@@ -48,7 +51,10 @@ def read_roles(folder: Path, load: Callable[[str], Any]) -> dict[str, Role]:
                 role.defaults.update(load(str(file)) or {})
         spec = home / "meta" / "argument_specs.yml"
         if spec.is_file():
-            role.options = load(str(spec))["argument_specs"]["main"].get("options") or {}
+            try:
+                role.options = load(str(spec))["argument_specs"]["main"].get("options") or {}
+            except (AnsibleError, KeyError, TypeError) as error:
+                role.unreadable = f"{spec}: {error}".replace("\n", " ")
         roles[role.name] = role
     return roles
 
@@ -87,14 +93,24 @@ def check_value(name: str, option: dict[str, Any], value: Any, host: str, secret
     """One value against its option. A secret is never shown."""
     # Defaults and presence are decided by the caller; the rest is core's own reading of the spec.
     spec = {name: {key: item for key, item in option.items() if key not in ("default", "required")}}
+    # Core would turn a mapping into its text.
+    if option.get("type", "str") in ("str", "path") and isinstance(value, (Mapping, list)):
+        kind = "mapping" if isinstance(value, Mapping) else "list"
+        return [Fault(name, host, f"is a {kind}; write one text")]
     messages = ArgumentSpecValidator(spec).validate({name: value}).error_messages
     if messages and secret:
-        return [Fault(name, host, f"is not of type {option.get('type', 'str')}; the value is secret and not shown")]
+        return [
+            Fault(
+                name, host, f"is not of type {option.get('type', 'str')}; the value is secret and not shown"
+            )
+        ]
     return [Fault(name, host, _plain(message, name)) for message in messages]
 
 
 def _plain(message: str, name: str) -> str:
-    text = re.sub(r"<class '(?:[\w.]*\.)?_?(?:AnsibleTagged)?(\w+)'>", lambda match: match[1].lower(), message)
+    text = re.sub(
+        r"<class '(?:[\w.]*\.)?_?(?:AnsibleTagged)?(\w+)'>", lambda match: match[1].lower(), message
+    )
     text = re.sub(rf"^argument '?{re.escape(name)}'? is", "is", text)
     text = re.sub(r"found in [\w.]+ -> ", "found in ", text)
     return text[0].lower() + text[1:]

@@ -40,13 +40,19 @@ class Client:
             self._headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
         if connection.get("tenant"):
             self._headers["X-Scope-OrgID"] = str(connection["tenant"])
+        self._connection = connection
+
+    def _open(self, timeout: float) -> http.client.HTTPConnection:
+        # Not urllib's opener: it follows redirects and the environment's proxies, and both would hide who answered.
         parts = urllib.parse.urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise Unreachable(
                 f"{self.url!r} is no URL of a server; write http://host:port or https://host:port"
             )
-        self._host, self._port, self._prefix = parts.hostname, parts.port, parts.path
-        self._context = tls_context(connection) if parts.scheme == "https" else None
+        if parts.scheme == "http":
+            return http.client.HTTPConnection(parts.hostname, parts.port, timeout=timeout)
+        context = tls_context(self._connection)
+        return http.client.HTTPSConnection(parts.hostname, parts.port, timeout=timeout, context=context)
 
     def text(
         self,
@@ -64,14 +70,9 @@ class Client:
         if body is not None:
             data = json.dumps(body).encode()
             headers["Content-Type"] = "application/json"
-        # Not urllib's opener: it follows redirects and the environment's proxies, and both would hide who answered.
-        connection = (
-            http.client.HTTPSConnection(self._host, self._port, timeout=timeout, context=self._context)
-            if self._context
-            else http.client.HTTPConnection(self._host, self._port, timeout=timeout)
-        )
+        connection = self._open(timeout)
         try:
-            connection.request(method, self._prefix + target, data, headers)
+            connection.request(method, urllib.parse.urlsplit(self.url).path + target, data, headers)
             answer = connection.getresponse()
             words = answer.read().decode("utf-8", "replace")
         except (http.client.HTTPException, OSError) as error:

@@ -79,8 +79,11 @@ def _health(client: Client, kind: str, uid: str, name: str) -> str:
     try:
         answer = client.json(f"/api/datasources/uid/{uid}/health")
     except Refused as error:
-        # 404: this Grafana has no health check for the kind; then the server is asked through it.
-        if error.status != 404:
+        # 400 is Grafana's word for unhealthy. Others (404, 500, 501) say that it has no health check
+        # for the kind; then the server itself is asked through Grafana.
+        if error.status in (401, 403):
+            raise
+        if error.status == 400:
             raise NotYet(f"{name} is unhealthy: {error.body[:200]}") from error
         try:
             client.text(f"/api/datasources/proxy/uid/{uid}{_ALIVE[kind]}")

@@ -70,7 +70,7 @@ class Run:
             pause = _PAUSES[min(attempt, len(_PAUSES) - 1)]
             attempt += 1
             if final or time.monotonic() + pause >= self._end:
-                if not final:
+                if not final and self._deadline:
                     reason += f" (waited {time.monotonic() - start:.0f} s, deadline {self._deadline:.0f} s)"
                 return self._result(check, False, reason, start)
             with self._lock:

@@ -9,6 +9,7 @@ import os
 import socket
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -270,7 +271,7 @@ def test_directory_with_upstreams_archive(
     project.data["releases"]["prometheus"]["sha256"]["amd64"] = sha256(prometheus["archive"])
     archive = tmp_path / ARCHIVE.rsplit("/", 1)[1]
     archive.write_bytes(prometheus["archive"])
-    arguments = {"sources": ["directory"], "directory": str(tmp_path)}
+    arguments: dict[str, Any] = {"sources": ["directory"], "directory": str(tmp_path)}
     assert set(project.save().get(**arguments)) == {"prometheus", "promtool"}
     archive.write_bytes(prometheus["archive"] + b"x")
     refused = project.run(**arguments)

@@ -7,11 +7,15 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
+import requests
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.luxima.observability.plugins.modules import proxmox_guests
 
@@ -28,7 +32,40 @@ class Site:
 
     def run(self, *guests: dict[str, Any], check: bool = False, **options: Any) -> dict[str, Any]:
         """The module's own result, failed or not."""
-        arguments = {
+        arguments = self.arguments(guests, check, options)
+        out = io.StringIO()
+        with patch_module_args(arguments), contextlib.redirect_stdout(out), pytest.raises(SystemExit):
+            proxmox_guests.main()
+        result: dict[str, Any] = json.loads(out.getvalue().strip().splitlines()[-1])
+        return result
+
+    def process(self, *guests: dict[str, Any]) -> subprocess.Popen[str]:
+        """The same as a process of its own, which can run beside another or be killed."""
+        program = (
+            "import json, sys\n"
+            "from ansible.module_utils.testing import patch_module_args\n"
+            f"from {proxmox_guests.__name__} import main\n"
+            "with patch_module_args(json.load(sys.stdin)):\n    main()\n"
+        )
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        process = subprocess.Popen(
+            [sys.executable, "-c", program],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment,
+        )
+        assert process.stdin
+        process.stdin.write(json.dumps(self.arguments(guests, False, {})))
+        process.stdin.close()
+        process.stdin = None
+        return process
+
+    def arguments(
+        self, guests: tuple[dict[str, Any], ...], check: bool, options: dict[str, Any]
+    ) -> dict[str, Any]:
+        return {
             "api_host": self.server.host,
             "api_port": self.server.port,
             "api_user": self.server.user,
@@ -40,11 +77,6 @@ class Site:
             "_ansible_diff": True,
             **options,
         }
-        out = io.StringIO()
-        with patch_module_args(arguments), contextlib.redirect_stdout(out), pytest.raises(SystemExit):
-            proxmox_guests.main()
-        result: dict[str, Any] = json.loads(out.getvalue().strip().splitlines()[-1])
-        return result
 
     def ok(self, *guests: dict[str, Any], **options: Any) -> dict[str, Any]:
         result = self.run(*guests, **options)
@@ -59,14 +91,16 @@ class Site:
     def config(self, name: str) -> dict[str, Any]:
         return dict(self.server.guest(name).config)
 
+    def power(self, name: str) -> str:
+        guest = self.server.guest(name)
+        return str(self.api("GET", f"nodes/{guest.node}/lxc/{guest.vmid}/status/current")["status"])
+
     def edit(self, name: str, **values: Any) -> None:
         """A change by somebody else, through the API."""
         guest = self.server.guest(name)
         self.api("PUT", f"nodes/{guest.node}/lxc/{guest.vmid}/config", **values)
 
     def api(self, method: str, path: str, **values: Any) -> Any:
-        import requests
-
         token = f"PVEAPIToken={self.server.user}!{self.server.token_id}={self.server.token_secret}"
         where = {"params": values} if method in ("GET", "DELETE") else {"data": values}
         answer = requests.request(

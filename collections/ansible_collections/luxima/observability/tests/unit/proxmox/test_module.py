@@ -182,7 +182,7 @@ def test_pending_value_is_not_a_change(site: Any, web: Any) -> None:
 
 def test_power_states(site: Any, web: Any) -> None:
     site.ok({**web, "state": "present"})
-    assert site.server.guest("web-1").status == "stopped"
+    assert site.power("web-1") == "stopped"
     assert outcome(site.ok(web))["actions"] == ["started"]
     assert outcome(site.ok({**web, "state": "restarted"}))["actions"] == ["rebooted"]
     assert outcome(site.ok({**web, "state": "stopped"}))["actions"] == ["stopped"]
@@ -197,7 +197,7 @@ def test_power_states(site: Any, web: Any) -> None:
 def test_protected_guest_is_not_destroyed(site: Any, web: Any) -> None:
     site.ok({**web, "protection": True})
     assert "protection is on" in site.fails({**web, "state": "absent"})
-    assert site.server.guest("web-1").status == "running"
+    assert site.power("web-1") == "running"
     site.ok({**web, "state": "absent", "protection": False})
     assert site.server.cluster.guests == {}
 
@@ -218,7 +218,7 @@ def test_two_guests_of_one_name_are_refused(site: Any, web: Any) -> None:
 
 
 def outcome_vmid(site: Any) -> int:
-    return min(site.server.cluster.guests)
+    return min(int(vmid) for vmid in site.server.cluster.guests)
 
 
 def test_foreign_guest_under_the_id_is_left_alone(site: Any, web: Any, make: Any) -> None:
@@ -308,43 +308,34 @@ def test_refused_by_the_server_during_the_run(site: Any, web: Any, make: Any) ->
     assert outcome(site.ok(web))["actions"] == ["started"]
 
 
-def test_taken_id_is_replaced_by_the_next(site: Any, web: Any, make: Any) -> None:
-    """Two runs at the same time, each with its own list."""
-    results: list[dict[str, Any]] = []
+def test_two_runs_at_the_same_time_share_the_ids(site: Any, make: Any) -> None:
     groups = [
         [make(f"a-{number}") for number in range(1, 6)],
         [make(f"b-{number}") for number in range(21, 26)],
     ]
     site.server.faults.slow(0.1, ["vzcreate"])
-
-    def api(guests: list[dict[str, Any]]) -> None:
-        from ansible_collections.luxima.observability.plugins.module_utils._proxmox import engine
-
-        server = site.server
-        settings = engine.Settings(
-            server.host,
-            server.port,
-            server.user,
-            "",
-            server.token_id,
-            server.token_secret,
-            True,
-            server.ca_path,
-        )
-        from ansible_collections.luxima.observability.plugins.module_utils._proxmox.options import TABLES
-
-        names = {option.name for option in TABLES["lxc"]} | {"pool", "node", "template", "vmid", "clone_of"}
-        full = [{**dict.fromkeys(names), "kind": "lxc", "state": "started", **guest} for guest in guests]
-        results.append(engine.Engine(settings, 8, "never").run(full, False).__dict__)
-
-    threads = [threading.Thread(target=api, args=(group,)) for group in groups]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert [result["failures"] for result in results] == [[], []]
+    processes = [site.process(*group) for group in groups]
+    for process in processes:
+        output, _none = process.communicate(timeout=60)
+        assert process.returncode == 0, output
     names = sorted(guest.name for guest in site.server.cluster.guests.values())
     assert names == sorted(guest["name"] for group in groups for guest in group)
+    assert site.ok(*groups[0], *groups[1])["changed"] is False
+
+
+def test_killed_run_is_finished_by_the_next(site: Any, make: Any) -> None:
+    guests = [make(f"web-{number}") for number in range(1, 4)]
+    site.server.faults.slow(0.6, ["vzcreate"])
+    process = site.process(*guests)
+    deadline = time.monotonic() + 20
+    while len(site.server.cluster.guests) < 3 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.kill()
+    process.communicate(timeout=20)
+    result = site.ok(*guests)
+    assert [guest["actions"] for guest in result["guests"].values()] == [["started"]] * 3
+    assert len(site.server.cluster.guests) == 3
+    assert site.ok(*guests)["changed"] is False
 
 
 def test_id_that_only_the_server_knows_is_taken(site: Any, web: Any) -> None:

@@ -24,6 +24,7 @@ from ansible_collections.luxima.observability.plugins.module_utils._proxmox.mode
     Destroy,
     Grow,
     Guest,
+    Join,
     Reboot,
     Start,
     Stop,
@@ -77,9 +78,8 @@ def applied(have: Guest | None, changes: tuple[Any, ...]) -> Guest | None:
             assert not have.running
             have = None
         else:
-            have = replace(
-                have, running=not isinstance(change, Stop), pool=getattr(change, "pool", have.pool)
-            )
+            running = have.running if isinstance(change, Join) else not isinstance(change, Stop)
+            have = replace(have, running=running, pool=getattr(change, "pool", have.pool))
     return have
 
 

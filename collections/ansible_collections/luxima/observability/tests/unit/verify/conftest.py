@@ -272,10 +272,8 @@ def _start_all(platform: Platform) -> None:
         },
         "query_frontend": {},
         "querier": {"frontend_worker": {"frontend_address": f"127.0.0.1:{platform.port('tempo-grpc')}"}},
-        "compactor": {
-            "compaction": {"block_retention": "168h"},
-            "ring": {"instance_addr": "127.0.0.1", "kvstore": {"store": "inmemory"}},
-        },
+        # A ring here would make the start wait a minute for its stability.
+        "compactor": {"compaction": {"block_retention": "168h"}},
         "storage": {
             "trace": {
                 "backend": "s3",
@@ -352,9 +350,46 @@ def connections(platform: Platform) -> dict[str, Any]:
         "retention": {
             "prometheus": {"time": "30d", "size": ""},
             "loki": {
+                "deletion_delay": "2h",
                 "retention_period": "30d",
                 "retention_stream": [{"selector": '{log_class="audit"}', "priority": 10, "period": "90d"}],
             },
             "tempo": {"block_retention": "168h"},
         },
     }
+
+
+@pytest.fixture(scope="session")
+def grafana(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A real Grafana with data sources for the platform; `broken` is one whose server is down. Returns its address."""
+    home = tmp_path_factory.mktemp("grafana")
+    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "luxima-observability"
+    found = Store(str(cache)).lookup("grafana", "amd64")
+    if found is None:
+        pytest.fail(f"grafana is not in {cache}; run `make artifacts`")
+    subprocess.run(["tar", "-xf", found.path, "-C", str(home)], check=True)
+    kinds = ("prometheus", "loki", "tempo", "alertmanager")
+    sources = [
+        {"name": kind, "type": kind, "uid": kind, "url": platform.url(kind), "access": "proxy"}
+        for kind in kinds
+    ]
+    sources[3]["jsonData"] = {"implementation": "prometheus"}  # type: ignore[assignment]
+    folder = home / "provisioning" / "datasources"
+    folder.mkdir(parents=True)
+    (folder / "all.yml").write_text(yaml.safe_dump({"apiVersion": 1, "datasources": sources}))
+    program = next(path for path in (home / "bin" / "grafana", home / "grafana") if path.exists())
+    program.chmod(0o755)
+    platform.start(
+        "grafana",
+        [str(program), "server", "--homepath", str(home)],
+        f"{platform.url('grafana')}/api/health",
+        GF_SERVER_HTTP_ADDR="127.0.0.1",
+        GF_SERVER_HTTP_PORT=str(platform.port("grafana")),
+        GF_SECURITY_ADMIN_PASSWORD="lab-admin-password",
+        GF_PATHS_DATA=str(home / "data"),
+        GF_PATHS_PROVISIONING=str(home / "provisioning"),
+        GF_ANALYTICS_REPORTING_ENABLED="false",
+        GF_ANALYTICS_CHECK_FOR_UPDATES="false",
+        GF_ANALYTICS_CHECK_FOR_PLUGIN_UPDATES="false",
+    )
+    return platform.url("grafana")

@@ -86,7 +86,10 @@ def test_the_test_alert_is_over_afterwards(
         pytest.param("watchdog", {"environment": "other"}, "environment=unit, expected other", id="watchdog"),
         pytest.param("alert", {"alertmanager": "loki"}, "answered 404", id="no-alertmanager"),
         pytest.param(
-            "retention", {"plan": ("prometheus", "time", "60d")}, "keeps 30d, configured 60d", id="prometheus"
+            "retention",
+            {"plan": ("prometheus", "time", "60d")},
+            "metrics 30d in force, configured 60d",
+            id="prometheus",
         ),
         pytest.param(
             "retention", {"plan": ("prometheus", "size", "20GB")}, "configured 20GB", id="prometheus-size"
@@ -94,8 +97,14 @@ def test_the_test_alert_is_over_afterwards(
         pytest.param("retention", {"plan": ("loki", "retention_period", "60d")}, "configured 60d", id="loki"),
         pytest.param(
             "retention",
-            {"plan": ("loki", "retention_stream", [{"selector": '{log_class="web"}', "period": "14d"}])},
-            'has no period for {log_class="web"}',
+            {
+                "plan": (
+                    "loki",
+                    "retention_stream",
+                    [{"selector": '{log_class="web"}', "priority": 10, "period": "14d"}],
+                )
+            },
+            '{log_class="web"} none in force, configured 14d',
             id="loki-class",
         ),
         pytest.param(
@@ -281,7 +290,11 @@ def test_check_mode_on_nothing(
 def test_check_mode_warns_of_what_is_not_so_now(
     platform: Platform, connections: dict[str, Any], run: Runner
 ) -> None:
-    arguments = {**connections, "prometheus": [{"url": platform.url("bare")}], "checks": ["rules"]}
+    arguments = {
+        **connections,
+        "prometheus": [{"url": platform.url("bare")}],
+        "checks": ["rules", "retention"],
+    }
     answer = run(check_mode=True, **arguments)
     assert "failed" not in answer
     assert "no rule is loaded" in str(answer["warnings"])

@@ -1,0 +1,232 @@
+# Copyright: luxima.observability contributors
+# GNU General Public License v3.0+ (see LICENSE)
+"""The plan beside what the servers say they enforce. Pure, but for the reader passed in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+from . import durations, selectors
+
+_UNITS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4, "P": 5, "E": 6}
+
+
+class Reader(Protocol):
+    """What is asked of a server."""
+
+    url: str
+
+    def get_json(self, path: str) -> Any: ...
+
+    def get_yaml(self, path: str, headers: Mapping[str, str] | None = None) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Row:
+    """One period of one server."""
+
+    data: str
+    store: str
+    server: str
+    wanted: str
+    in_force: str
+    ok: bool
+    setting: str
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"class": self.data, **{key: value for key, value in asdict(self).items() if key != "data"}}
+
+
+def prometheus(plan: Mapping[str, Any], server: Reader) -> list[Row]:
+    """Time and size bound of the blocks; `storageRetention` is `30d`, `20GiB` or `30d or 20GiB`."""
+    want = plan["prometheus"]
+    text = str(server.get_json("/api/v1/status/runtimeinfo")["data"]["storageRetention"])
+    parts = text.split(" or ")
+    size = next((part for part in parts if part.endswith("B")), "")
+    time = next((part for part in parts if not part.endswith("B")), "")
+    rows = [_period("metrics", "prometheus", server.url, want["time"], time, "storage.tsdb.retention.time")]
+    if want.get("size") or size:
+        wanted = str(want.get("size") or "")
+        same = _bytes(size) == _bytes(wanted)
+        rows.append(
+            Row(
+                "metrics",
+                "prometheus",
+                server.url,
+                wanted or "no bound",
+                size or "no bound",
+                same,
+                "storage.tsdb.retention.size",
+            )
+        )
+    return rows
+
+
+def loki(plan: Mapping[str, Any], server: Reader) -> list[Row]:
+    """Global period, streams, tenants of the runtime file, and whether anything deletes at all."""
+    want = plan["loki"]
+    config = server.get_yaml("/config")
+    limits, compactor = config["limits_config"], config.get("compactor") or {}
+    enabled = bool(compactor.get("retention_enabled"))
+    rows = [
+        Row(
+            "(deletes)",
+            "loki",
+            server.url,
+            "enabled",
+            "enabled" if enabled else "disabled",
+            enabled,
+            "compactor.retention_enabled",
+        ),
+        _period(
+            "(deletes after)",
+            "loki",
+            server.url,
+            want["deletion_delay"],
+            compactor.get("retention_delete_delay"),
+            "compactor.retention_delete_delay",
+        ),
+        _period(
+            "(no class)",
+            "loki",
+            server.url,
+            want["retention_period"],
+            limits.get("retention_period"),
+            "limits_config.retention_period",
+        ),
+    ]
+    rows += _streams(
+        server.url,
+        want["retention_stream"],
+        limits.get("retention_stream"),
+        "limits_config.retention_stream",
+        "",
+    )
+    for tenant, own in want.get("overrides", {}).items():
+        have = server.get_yaml("/config/tenant/v1/limits", {"X-Scope-OrgID": tenant})
+        setting = f"runtime overrides, tenant {tenant}"
+        if "retention_period" in own:
+            rows.append(
+                _period(
+                    "(no class)",
+                    "loki",
+                    server.url,
+                    own["retention_period"],
+                    have.get("retention_period"),
+                    setting,
+                )
+            )
+        rows += _streams(
+            server.url, own.get("retention_stream", []), have.get("retention_stream"), setting, tenant
+        )
+    return rows
+
+
+def tempo(plan: Mapping[str, Any], server: Reader) -> list[Row]:
+    """The period of all blocks."""
+    shown = server.get_yaml("/status/config")["compactor"]["compaction"].get("block_retention")
+    return [
+        _period(
+            "traces",
+            "tempo",
+            server.url,
+            plan["tempo"]["block_retention"],
+            shown,
+            "compactor.compaction.block_retention",
+        )
+    ]
+
+
+READERS: dict[str, Callable[[Mapping[str, Any], Reader], list[Row]]] = {
+    "prometheus": prometheus,
+    "loki": loki,
+    "tempo": tempo,
+}
+
+
+def predicted(plan: Mapping[str, Any], store: str, url: str) -> list[Row]:
+    """The rows of a server that does not exist yet."""
+    return [
+        Row(one["class"], store, url, one["enforced"], "not there yet", True, one["setting"])
+        for one in plan["explanation"]
+        if one["store"] == store
+    ]
+
+
+def table(rows: list[Row]) -> str:
+    """The rows for people, in columns."""
+    head = ("class", "store", "server", "wanted", "in force", "", "setting")
+    cells = [head] + [
+        (
+            row.data,
+            row.store,
+            row.server,
+            row.wanted,
+            row.in_force,
+            "ok" if row.ok else "DIFFERS",
+            row.setting,
+        )
+        for row in rows
+    ]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(head))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in cells
+    )
+
+
+def _period(data: str, store: str, url: str, wanted: Any, shown: Any, setting: str) -> Row:
+    try:
+        same = durations.parse(str(wanted)) == durations.parse(str(shown))
+    except ValueError:
+        same = False
+    return Row(data, store, url, _people(wanted), _people(shown), same, setting)
+
+
+def _people(text: Any) -> str:
+    """`30d` for `720h0m0s`; what is no duration stays as it is."""
+    if text in (None, ""):
+        return "none"
+    try:
+        return durations.days(durations.parse(str(text)))
+    except ValueError:
+        return str(text)
+
+
+def _streams(url: str, wanted: Any, shown: Any, setting: str, tenant: str) -> list[Row]:
+    want = {_key(one["selector"]): one for one in wanted or []}
+    have = {_key(one["selector"]): one for one in shown or []}
+    rows = []
+    for key, one in want.items():
+        found = have.get(key, {})
+        row = _period(str(one["selector"]), "loki", url, one["period"], found.get("period"), setting)
+        same_priority = found.get("priority") == one["priority"]
+        rows.append(
+            row
+            if same_priority or not found
+            else Row(
+                **{
+                    **asdict(row),
+                    "ok": False,
+                    "in_force": f"{row.in_force} at priority {found.get('priority')}",
+                }
+            )
+        )
+    rows += [
+        Row(str(one["selector"]), "loki", url, "none", _people(one["period"]), False, setting)
+        for key, one in have.items()
+        if key not in want
+    ]
+    return rows
+
+
+def _key(text: str) -> tuple[str, ...]:
+    return tuple(sorted(str(matcher) for matcher in selectors.parse(str(text))))
+
+
+def _bytes(text: str) -> int:
+    """Prometheus counts `GB` and `GiB` alike, in powers of 1024."""
+    match = re.fullmatch(r"(\d+)([KMGTPE]?)i?B", text)
+    return int(match[1]) * 1024 ** _UNITS[match[2]] if match else 0

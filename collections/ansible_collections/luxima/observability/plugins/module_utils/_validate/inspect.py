@@ -1,0 +1,255 @@
+# Copyright: luxima.observability contributors
+# GNU General Public License v3.0+ (see LICENSE)
+"""The whole inspection of an inventory. Reads what it is given, asks nobody."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ansible.errors import AnsibleError, AnsibleUndefinedVariable
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+
+from .._retention import policy as retention
+from . import groups as grouping
+from . import guests, schema
+from .faults import Fault
+from .schema import Role
+
+# What guests are described by; evaluated for guests only.
+_GUEST = ("guest_", "platform_guest")
+_STORES = ("prometheus", "loki", "tempo", "minio")
+_CHANNEL: dict[str, dict[str, Any]] = {
+    "type": {
+        "type": "str",
+        "required": True,
+        "choices": ["slack", "telegram", "email", "pagerduty", "webhook"],
+    },
+    "target": {"type": "str"},
+    "severities": {
+        "type": "list",
+        "elements": "str",
+        "choices": ["critical", "high", "warning", "notice", "info"],
+    },
+    "categories": {"type": "list", "elements": "str"},
+    "alerts": {"type": "list", "elements": "str"},
+}
+_FOREIGN = re.compile(r"\{\{-?\s*[$.]")
+_UNSAFE = "text with braces of another language needs !unsafe before it, or a file of its own read by lookup('ansible.builtin.file', ...)"
+
+Template = Callable[[dict[str, Any], Any], Any]
+
+
+@dataclass
+class Inventory:
+    """What is inspected: groups, the raw variables of each host, and how a template is evaluated for its owner."""
+
+    groups: dict[str, list[str]]
+    variables: Mapping[str, dict[str, Any]]
+    template: Template
+    roles: dict[str, Role]
+    known: set[str]
+    run_tags: list[str] = field(default_factory=list)
+    skip_tags: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Findings:
+    """Faults stop the run; examples are secrets of the shipped inventories that are in use."""
+
+    faults: list[Fault] = field(default_factory=list)
+    examples: set[str] = field(default_factory=set)
+
+
+def inspect(inventory: Inventory) -> Findings:
+    """Every fault, in the order people repair them: tags, groups, variables, guests, policies."""
+    found = Findings()
+    first = next(iter(inventory.variables.values()), {})
+    components = list(inventory.roles["platform"].defaults["platform_components"])
+    if "platform_components" not in first:
+        found.faults.append(
+            Fault(
+                "platform_components",
+                "",
+                "the inventory has no source luxima.observability.platform; add 00-platform.yml with `plugin: luxima.observability.platform` beside hosts.yml",
+            )
+        )
+        return found
+    chosen = grouping.selected(components, inventory.run_tags)
+    found.faults += grouping.check_tags(components, inventory.run_tags, inventory.skip_tags)
+    found.faults += [
+        Fault(f"role {role.name}", "", f"its argument spec cannot be read: {role.unreadable}")
+        for role in inventory.roles.values()
+        if role.unreadable
+    ]
+    values: dict[str, dict[str, Any]] = {}
+    for host, raw in inventory.variables.items():
+        values[host] = _host(inventory, host, raw, chosen, components, found)
+    found.faults += grouping.check_requirements(
+        inventory.groups, _any(values, "platform_requirements", {}), chosen
+    )
+    reachable = [
+        host
+        for host, raw in inventory.variables.items()
+        if {"ansible_host", "ansible_connection"} & raw.keys()
+    ]
+    found.faults += grouping.check_members(inventory.groups, chosen, reachable)
+    found.faults += guests.check(values, inventory.groups.get("guests", []))
+    found.faults += _retention(inventory, values)
+    if chosen == components:
+        found.faults += _hypervisor(inventory)
+    return found
+
+
+def _any(values: Mapping[str, Mapping[str, Any]], name: str, default: Any) -> Any:
+    return next((having[name] for having in values.values() if name in having), default)
+
+
+def _host(
+    inventory: Inventory,
+    host: str,
+    raw: dict[str, Any],
+    chosen: list[str],
+    components: list[str],
+    found: Findings,
+) -> dict[str, Any]:
+    """The evaluated variables of one host; what could not be evaluated is a fault and left out."""
+    is_guest = host in inventory.groups.get("guests", [])
+    roles = ["platform", *(name for name in chosen if host in inventory.groups.get(name, []))]
+    values: dict[str, Any] = {}
+    faults = schema.unknown(raw, inventory.known, components, host)
+    derived: list[Fault] = []
+    for role in (inventory.roles[name] for name in roles if name in inventory.roles):
+        variables = {**role.defaults, **raw}
+        for name in sorted(role.names):
+            if name.startswith(_GUEST) and not is_guest:
+                continue
+            option = role.options.get(name, {})
+            if name not in variables:
+                if option.get("required"):
+                    faults.append(_missing(role, name, host))
+                continue
+            own = name not in role.defaults or variables[name] != role.defaults[name]
+            try:
+                value = inventory.template(variables, variables[name])
+            except AnsibleError as error:
+                # What only follows from another fault is not told, and of a shared default only its users speak.
+                fault = Fault(name, host, explain(error, variables[name]))
+                if own:
+                    faults.append(fault)
+                elif role.name != "platform":
+                    derived.append(fault)
+                continue
+            values[name] = value
+            if option.get("required") and value in ("", None):
+                faults.append(_missing(role, name, host))
+            elif option:
+                faults += schema.check_value(name, option, value, host, role.is_secret(name))
+            if role.is_secret(name) and isinstance(value, str) and value.startswith(schema.EXAMPLE):
+                found.examples.add(name)
+    faults += _open_mappings(values, host)
+    found.faults += faults or derived
+    return values
+
+
+def _missing(role: Role, name: str, host: str) -> Fault:
+    if role.is_secret(name):
+        way_out = "a secret: write it to group_vars/all/secrets.yml, or run playbooks/secrets.yml for this inventory"
+    else:
+        way_out = "set it in group_vars or at the host"
+    return Fault(name, host, f"is required by role {role.name} and has no value; {way_out}")
+
+
+def _open_mappings(values: Mapping[str, Any], host: str) -> list[Fault]:
+    faults: list[Fault] = []
+    thresholds, known = values.get("platform_thresholds"), values.get("platform_thresholds_default")
+    if isinstance(thresholds, Mapping) and isinstance(known, Mapping):
+        faults += schema.unlike(thresholds, known, "platform_thresholds", host)
+    channels = values.get("platform_channels")
+    if isinstance(channels, Mapping):
+        for name, channel in channels.items():
+            where = f"platform_channels.{name}"
+            if not isinstance(channel, Mapping):
+                faults.append(Fault(where, host, f"must be a mapping with {', '.join(_CHANNEL)}"))
+                continue
+            messages = ArgumentSpecValidator(_CHANNEL).validate(dict(channel)).error_messages
+            faults += [Fault(where, host, message) for message in messages]
+            if not channel.keys() & {"severities", "categories", "alerts"}:
+                faults.append(
+                    Fault(where, host, "nothing is sent there; say severities, categories or alerts")
+                )
+    return faults
+
+
+def explain(error: AnsibleError, source: Any) -> str:
+    """One sentence for a template that failed, with the fix when its braces are of another language."""
+    causes: list[BaseException] = [error]
+    while causes[-1].__cause__ is not None:
+        causes.append(causes[-1].__cause__)
+    text = str(getattr(error, "message", error)).split("\n")[0].strip()
+    innermost = str(getattr(causes[-1], "message", causes[-1])).split("\n")[0].strip()
+    if innermost and innermost not in text:
+        text = f"{text} {innermost}"
+    if any(isinstance(cause, retention.IncoherentPolicy) for cause in causes):
+        return "the retention policy is incoherent"
+    if any("yntax error" in str(cause) for cause in causes) or _FOREIGN.search(str(source)):
+        return f"{text}; {_UNSAFE}"
+    if any(isinstance(cause, AnsibleUndefinedVariable) for cause in causes):
+        return f"{text}; define what it refers to, or give the reference a default"
+    return text
+
+
+def _retention(inventory: Inventory, values: Mapping[str, Mapping[str, Any]]) -> list[Fault]:
+    hosts = [host for group in _STORES for host in inventory.groups.get(group, [])] or list(values)[:1]
+    faults = []
+    for host in dict.fromkeys(hosts):
+        have = values.get(host, {})
+        # Evaluated values only; a fault of their own is told elsewhere.
+        if "platform_retention" not in have:
+            continue
+        options = retention.Options(
+            deletion_delay=str(have.get("platform_retention_deletion_delay", "2h")),
+            metrics_size=str(have.get("platform_retention_metrics_size", "")),
+            lifecycles=have.get("platform_retention_lifecycles") or {},
+            stream_labels=tuple(have.get("platform_log_labels") or retention.STREAM_LABELS),
+            loki_multi_tenant=bool(have.get("loki_auth_enabled")),
+            tempo_multi_tenant=bool(have.get("tempo_multitenancy_enabled")),
+        )
+        for problem in retention.problems(
+            have["platform_retention"],
+            have.get("platform_retention_overrides"),
+            have.get("platform_retention_tenants"),
+            options,
+        ):
+            variable, separator, text = problem.partition(": ")
+            named = separator and re.fullmatch(r"platform_[\w.\-]+", variable)
+            faults.append(
+                Fault(variable if named else "platform_retention", host, text if named else problem)
+            )
+    return faults
+
+
+def _hypervisor(inventory: Inventory) -> list[Fault]:
+    """Guests need an API; whether it answers is provisioning's business."""
+    hosts = inventory.groups.get("guests", [])
+    if not hosts:
+        return []
+    raw = inventory.variables[hosts[0]]
+    faults = []
+    if not raw.get("proxmox_api_host"):
+        faults.append(
+            Fault("proxmox_api_host", "", "is empty, but group guests has hosts; name the Proxmox VE API")
+        )
+    if not raw.get("proxmox_api_password") and not (
+        raw.get("proxmox_api_token_id") and raw.get("proxmox_api_token_secret")
+    ):
+        faults.append(
+            Fault(
+                "proxmox_api_token_secret",
+                "",
+                "no way to log in to Proxmox VE; set proxmox_api_token_id and proxmox_api_token_secret, or proxmox_api_password",
+            )
+        )
+    return faults

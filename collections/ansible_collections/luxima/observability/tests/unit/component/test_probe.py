@@ -1,0 +1,87 @@
+# Copyright: luxima.observability contributors
+# GNU General Public License v3.0+ (see LICENSE)
+"""Against a real server on loopback."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from ansible_collections.luxima.observability.plugins.module_utils._component import probe
+
+METRICS = """# HELP up x
+up 1
+up_total 7
+reload_ok{kind="a",path="/x \\"y\\""} 0 1700000000
+reload_ok{kind="b"} 1
+odd{a="1"} NaN
+"""
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        status = {"/metrics": 200, "/starting": 503, "/moved": 302}.get(self.path, 404)
+        self.send_response(status)
+        if status == 302:
+            self.send_header("Location", "/metrics")
+        self.end_headers()
+        self.wfile.write(METRICS.encode() if status == 200 else b"please wait")
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def base() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def refusal(item: dict[str, Any], before: float | None = None) -> str:
+    return probe.refusal(item, probe.ask(item), before)
+
+
+def test_status(base: str) -> None:
+    assert refusal({"url": f"{base}/metrics", "status": 200}) == ""
+    assert "503: please wait" in refusal({"url": f"{base}/starting"})
+    assert refusal({"url": f"{base}/starting", "status": 503}) == ""
+
+
+def test_a_redirect_is_an_answer_not_a_way(base: str) -> None:
+    assert "answered 302" in refusal({"url": f"{base}/moved"})
+
+
+def test_nobody_there() -> None:
+    assert "ConnectionRefusedError" in refusal({"url": "http://127.0.0.1:1/ready"})
+
+
+def test_contents_and_metrics(base: str) -> None:
+    url = f"{base}/metrics"
+    assert refusal({"url": url, "contains": "up_total"}) == ""
+    assert "does not show" in refusal({"url": url, "contains": "down"})
+    assert refusal({"url": url, "metric": "up", "value": 1}) == ""
+    assert "up_total is 7, expected 8" in refusal({"url": url, "metric": "up_total", "value": 8})
+    assert "has no metric total" in refusal({"url": url, "metric": "total", "value": 8})
+    assert refusal({"url": url, "metric": "reload_ok", "labels": {"kind": "b"}, "value": 1}) == ""
+    assert "is 0, expected 1" in refusal({"url": url, "metric": "reload_ok", "labels": {"path": '/x "y"'}, "value": 1})
+    assert "expected 1" in refusal({"url": url, "metric": "odd", "value": 1})
+
+
+def test_a_metric_that_must_change(base: str) -> None:
+    item = {"url": f"{base}/metrics", "metric": "up_total", "changes": True}
+    assert "is still 7" in refusal(item, 7.0)
+    assert refusal(item, 6.0) == ""
+    assert refusal(item) == ""
+
+
+def test_proxies_are_not_asked(base: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    assert refusal({"url": f"{base}/metrics"}) == ""

@@ -1,0 +1,92 @@
+# Copyright: luxima.observability contributors
+# GNU General Public License v3.0+ (see LICENSE)
+"""provision.yml and destroy.yml with an inventory of three hosts, through ansible-playbook."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[7]
+HOSTS = """
+guests:
+  hosts:
+    web-1: {ansible_host: 127.0.0.1, guest_address: 10.0.0.11/24}
+    web-2: {ansible_host: 127.0.0.1, guest_address: 10.0.0.12/24, guest_vmid: 450}
+    off-3: {ansible_host: 127.0.0.1, guest_address: 10.0.0.13/24, guest_state: stopped}
+  vars:
+    platform_environment: trial
+    ansible_port: 1
+    platform_subnet: "10.0.0"
+"""
+
+
+@pytest.fixture
+def play(site: Any, tmp_path: Path) -> Any:
+    (tmp_path / "00-platform.yml").write_text("---\nplugin: luxima.observability.platform\n")
+    (tmp_path / "hosts.yml").write_text(HOSTS)
+    server = site.server
+    (tmp_path / "group_vars").mkdir()
+    (tmp_path / "group_vars" / "all.yml").write_text(
+        f"proxmox_api_host: {server.host}\nproxmox_api_port: {server.port}\nproxmox_ca_path: {server.ca_path}\n"
+        "minio_root_user: x\nminio_root_password: x\ngrafana_admin_password: x\nloki_s3_secret_key: x\ntempo_s3_secret_key: x\n"
+        f"proxmox_api_token_id: {server.token_id}\nproxmox_api_token_secret: {server.token_secret}\n"
+    )
+
+    def run(playbook: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        program = Path(sys.executable).parent / "ansible-playbook"
+        command = [str(program), "-i", str(tmp_path), f"playbooks/{playbook}.yml", *arguments]
+        environment = {**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"}
+        return subprocess.run(
+            command, cwd=PROJECT, capture_output=True, text=True, env=environment, timeout=120, check=False
+        )
+
+    return run
+
+
+def test_check_mode_needs_no_guest(site: Any, play: Any) -> None:
+    result = play("provision", "--check", "--diff")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert site.server.cluster.guests == {}
+    assert '"address": "10.0.0.11/24"' in result.stdout
+    assert site.server.token_secret not in result.stdout
+
+
+def test_guest_that_does_not_answer_is_named(site: Any, play: Any) -> None:
+    result = play("provision", "-e", '{"guest_ready_deadline": 1}')
+    assert result.returncode != 0
+    assert "cannot be managed after 1 s" in result.stdout
+    assert "guest_ssh_public_keys" in result.stdout
+    assert sorted(guest.name for guest in site.server.cluster.guests.values()) == ["off-3", "web-1", "web-2"]
+    assert site.server.guest("web-2").vmid == 450
+    assert "environment" not in site.config("web-1")
+    assert set(site.config("web-1")["tags"].split(";")) == {"luxima", "trial"}
+    assert site.power("off-3") == "stopped"
+
+
+def test_destroy_asks_for_the_name_of_the_environment(site: Any, play: Any) -> None:
+    play("provision", "-e", '{"guest_ready_deadline": 1}')
+    refused = play("destroy", "-e", "platform_destroy_confirmed=production")
+    assert refused.returncode != 0
+    assert "This destroys 3 guests of environment 'trial'" in refused.stdout
+    assert "-e platform_destroy_confirmed=trial" in refused.stdout
+    assert len(site.server.cluster.guests) == 3
+    confirmed = play("destroy", "-e", "platform_destroy_confirmed=trial")
+    assert confirmed.returncode == 0, confirmed.stdout
+    assert site.server.cluster.guests == {}
+
+
+def test_second_run_changes_nothing(site: Any, play: Any) -> None:
+    """The controller stands in for guests that answer."""
+    first = play("provision", "-e", "ansible_connection=local")
+    assert first.returncode == 0, first.stdout
+    assert "changed=1" in first.stdout
+    second = play("provision", "-e", "ansible_connection=local")
+    assert second.returncode == 0, second.stdout
+    assert "changed=1" not in second.stdout
+    assert "off-3" not in "".join(line for line in second.stdout.splitlines() if line.startswith("ok:"))

@@ -1,0 +1,243 @@
+# Copyright: luxima.observability contributors
+# GNU General Public License v3.0+ (see LICENSE)
+"""The real main() against servers that answer in the shapes of Prometheus 3.15, Loki 3.6 and Tempo 2.8."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible_collections.luxima.observability.plugins.module_utils._retention import policy
+
+COLLECTIONS = next(parent for parent in Path(__file__).resolve().parents if parent.name == "collections")
+ROOT = COLLECTIONS.parent
+SHIPPED = yaml.safe_load((ROOT / "roles/platform/defaults/main/retention.yml").read_text())[
+    "platform_retention"
+]
+
+
+@dataclass
+class Answers:
+    """What the pretended servers say; a test changes one thing."""
+
+    url: str = ""
+    runtimeinfo: str = "30d"
+    limits: dict[str, Any] = field(default_factory=dict)
+    tenant_limits: dict[str, dict[str, Any]] = field(default_factory=dict)
+    compactor: dict[str, Any] = field(default_factory=dict)
+    block_retention: str = "168h0m0s"
+    broken: bool = False
+    password: str = ""
+
+    def of(self, path: str, tenant: str) -> str | None:
+        if path == "/api/v1/status/runtimeinfo":
+            return json.dumps({"status": "success", "data": {"storageRetention": self.runtimeinfo}})
+        if path == "/config":
+            return yaml.safe_dump({"limits_config": self.limits, "compactor": self.compactor})
+        if path == "/config/tenant/v1/limits":
+            return yaml.safe_dump(self.tenant_limits.get(tenant, self.limits))
+        if path == "/status/config":
+            shown = {"compactor": {"compaction": {"block_retention": self.block_retention}}}
+            return "GET /status/config\n---\n" + yaml.safe_dump(shown)
+        return None
+
+
+def streams(text: str) -> list[dict[str, Any]]:
+    """Lines of `class period priority`, as Loki shows them."""
+    found = []
+    for line in text.split(","):
+        name, period, priority = line.split()
+        found.append({"period": period, "priority": int(priority), "selector": f'{{log_class="{name}"}}'})
+    return found
+
+
+@pytest.fixture
+def servers() -> Iterator[Answers]:
+    answers = Answers(
+        limits={
+            "retention_period": "90d",
+            # Loki's own spelling: two weeks for 14 days, and no order of its own.
+            "retention_stream": streams(
+                "docker 15d 20,application 30d 10,web 2w 30,syslog 30d 40,security 60d 50,audit 90d 60"
+            ),
+        },
+        compactor={"retention_enabled": True, "retention_delete_delay": "2h0m0s"},
+    )
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            expected = "Basic " + base64.b64encode(f"reader:{answers.password}".encode()).decode()
+            text = answers.of(self.path, self.headers.get("X-Scope-OrgID", ""))
+            allowed = not answers.password or self.headers.get("Authorization") == expected
+            if answers.broken:
+                text = "<html>a proxy's page</html>" if self.path != "/api/v1/status/runtimeinfo" else "{}"
+            body = (text if text is not None else "no such page").encode() if allowed else b"who are you"
+            self.send_response(200 if allowed and text is not None else 401 if not allowed else 404)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    answers.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield answers
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+Run = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def run(servers: Answers) -> Run:
+    def call(check: bool = False, plan: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
+        connection = {"url": servers.url}
+        arguments = {
+            "plan": plan or policy.plan(SHIPPED),
+            "prometheus": [connection],
+            "loki": [connection],
+            "tempo": [{**connection, "otlp_http_url": "x", "otlp_grpc_endpoint": "y"}],
+            "wait": 0,
+            "_ansible_check_mode": check,
+            **changes,
+        }
+        starter = (
+            "import json, runpy, sys\n"
+            "from ansible.module_utils.testing import patch_module_args\n"
+            "with patch_module_args(json.load(sys.stdin)):\n"
+            "    runpy.run_module('ansible_collections.luxima.observability.plugins.modules.retention', run_name='__main__')\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", starter],
+            input=json.dumps(arguments),
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(COLLECTIONS)},
+            timeout=60,
+            check=False,
+        )
+        assert done.stdout, done.stderr
+        result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        return result
+
+    return call
+
+
+def test_what_is_as_planned_passes_whatever_the_spelling(servers: Answers, run: Run) -> None:
+    result = run()
+    assert not result.get("failed"), result
+    assert result["changed"] is False
+    assert len(result["rows"]) == 11
+    assert "DIFFERS" not in result["table"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"runtimeinfo": "15d"}, ["prometheus", "in force 15d", "wanted 30d", "storage.tsdb.retention.time"]),
+        ({"runtimeinfo": "30d or 20GiB"}, ["prometheus", "20GiB", "no bound"]),
+        ({"block_retention": "336h0m0s"}, ["tempo", "in force 14d", "wanted 7d"]),
+        (
+            {"compactor": {"retention_enabled": False, "retention_delete_delay": "2h0m0s"}},
+            ["loki", "disabled"],
+        ),
+        ({"compactor": {"retention_enabled": True, "retention_delete_delay": "5h"}}, ["loki", "5h", "2h"]),
+    ],
+)
+def test_a_difference_is_named(servers: Answers, run: Run, change: dict[str, Any], words: list[str]) -> None:
+    for name, value in change.items():
+        setattr(servers, name, value)
+    result = run()
+    assert result["failed"]
+    assert all(word in result["msg"] for word in words), result["msg"]
+    assert "DIFFERS" in result["table"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        ("audit 90d 60", "audit 30d 60", ["audit", "in force 30d", "wanted 90d"]),
+        ("audit 90d 60", "audit 90d 5", ["audit", "priority 5"]),
+        (",audit 90d 60", "", ["audit", "in force none", "wanted 90d"]),
+        ("audit 90d 60", "audit 90d 60,extra 1d 70", ["extra", "in force 1d", "wanted none"]),
+    ],
+)
+def test_streams_that_differ_are_named(
+    servers: Answers, run: Run, before: str, after: str, words: list[str]
+) -> None:
+    whole = "application 30d 10,docker 15d 20,web 14d 30,syslog 30d 40,security 60d 50,audit 90d 60"
+    assert before in whole
+    servers.limits["retention_stream"] = streams(whole.replace(before, after))
+    result = run()
+    assert result["failed"]
+    assert all(word in result["msg"] for word in words), result["msg"]
+
+
+def test_a_tenant_s_periods_are_asked_for(servers: Answers, run: Run) -> None:
+    plan = policy.plan(SHIPPED, tenants={"tenant_001": {"application": "90d"}})
+    refused = run(plan=plan)
+    assert 'tenant_id="tenant_001"' in refused["msg"]
+    servers.tenant_limits["fake"] = {
+        "retention_stream": plan["loki"]["overrides"]["fake"]["retention_stream"]
+    }
+    assert not run(plan=plan).get("failed")
+
+
+def test_a_size_bound_is_compared_in_prometheus_units(servers: Answers, run: Run) -> None:
+    servers.runtimeinfo = "30d or 20GiB"
+    assert not run(plan=policy.plan(SHIPPED, options=policy.Options(metrics_size="20GB"))).get("failed")
+    assert run(plan=policy.plan(SHIPPED, options=policy.Options(metrics_size="21GB")))["failed"]
+
+
+def test_a_server_that_is_not_there_fails_and_is_predicted_in_check_mode(servers: Answers, run: Run) -> None:
+    away = [{"url": "http://127.0.0.1:9"}]
+    refused = run(tempo=away)
+    assert "http://127.0.0.1:9 does not answer" in refused["msg"]
+    predicted = run(check=True, tempo=away)
+    assert not predicted.get("failed")
+    assert "not there yet" in predicted["table"]
+
+
+def test_a_page_that_is_no_answer_is_said_so(servers: Answers, run: Run) -> None:
+    servers.broken = True
+    result = run()
+    for store in ("prometheus", "loki", "tempo"):
+        assert f"{store}: {servers.url} shows no retention" in result["msg"]
+
+
+def test_credentials_are_used_and_not_shown(servers: Answers, run: Run) -> None:
+    servers.password = "let-me-read"
+    assert "401" in run()["msg"]
+    known = [{"url": servers.url, "username": "reader", "password": "let-me-read"}]
+    result = run(prometheus=known, loki=known, tempo=known)
+    assert not result.get("failed"), result
+    assert "let-me-read" not in json.dumps(result)
+
+
+def test_a_rehearsal_lists_differences_without_failing(servers: Answers, run: Run) -> None:
+    servers.block_retention = "336h0m0s"
+    result = run(check=True)
+    assert not result.get("failed")
+    assert "DIFFERS" in result["table"]
+
+
+def test_a_difference_may_go_away_in_time(servers: Answers, run: Run) -> None:
+    servers.block_retention = "336h0m0s"
+    threading.Timer(2, setattr, (servers, "block_retention", "168h0m0s")).start()
+    assert not run(wait=20).get("failed")

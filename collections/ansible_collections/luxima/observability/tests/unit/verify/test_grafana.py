@@ -1,0 +1,69 @@
+# Copyright: luxima.observability contributors
+# GNU General Public License v3.0+ (see LICENSE)
+"""The checks of Grafana, against a real one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .conftest import Platform, Runner
+from .test_verify import write_line
+
+
+def connection(grafana: str, password: str = "lab-admin-password") -> list[dict[str, str]]:
+    return [{"url": grafana, "username": "admin", "password": password}]
+
+
+def test_sources_and_queries(
+    platform: Platform, connections: dict[str, Any], grafana: str, run: Runner
+) -> None:
+    lines = {"web-1": write_line(platform, "web-1")}
+    answer = run(
+        **connections,
+        grafana=connection(grafana),
+        log_lines=lines,
+        checks=["logs", "traces", "grafana"],
+        deadline=60,
+    )
+    assert answer["ok"] is True, answer["msg"]
+    subjects = [
+        result["subject"].split(" ", 1)[1] for result in answer["results"] if result["check"] == "grafana"
+    ]
+    assert sorted(subjects) == [
+        "alertmanager",
+        "loki",
+        "loki query",
+        "prometheus",
+        "prometheus query",
+        "tempo",
+        "tempo query",
+    ]
+
+
+def test_a_source_that_points_elsewhere(connections: dict[str, Any], grafana: str, run: Runner) -> None:
+    arguments = {**connections, "loki": [{"url": "http://127.0.0.1:1"}]}
+    answer = run(
+        **arguments,
+        grafana=connection(grafana),
+        checks=["grafana"],
+        components=["grafana"],
+        active=False,
+        deadline=2,
+    )
+    assert "data sources of type loki point to" in answer["msg"]
+    assert [result["subject"].split()[-1] for result in answer["results"] if not result["ok"]] == ["loki"]
+
+
+def test_a_trace_nobody_sent(connections: dict[str, Any], grafana: str, run: Runner) -> None:
+    answer = run(**connections, grafana=connection(grafana), checks=["grafana"], deadline=3)
+    failed = [result for result in answer["results"] if not result["ok"]]
+    assert [result["subject"].split(" ", 1)[1] for result in failed] == ["tempo query"]
+
+
+def test_a_wrong_password(connections: dict[str, Any], grafana: str, run: Runner) -> None:
+    answer = run(
+        **connections, grafana=connection(grafana, "wrong"), checks=["grafana"], active=False, deadline=30
+    )
+    assert "answered 401" in answer["msg"]
+    assert answer["seconds"] < 10
+    assert "wrong" not in answer["msg"].replace("Wrong", "")

@@ -1,0 +1,414 @@
+# Copyright: luxima.observability contributors
+# GNU General Public License v3.0+ (see LICENSE)
+"""One list of all faults, each with variable, host and way out, before anything is touched."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+PROJECT = Path(__file__).resolve().parents[2]
+HOSTS = "hosts.yml"
+ALL = "group_vars/all/environment.yml"
+SECRETS = "group_vars/all/secrets.yml"
+
+
+def edit(file: str, pattern: str, replacement: str) -> Callable[[Path], None]:
+    """A change of an inventory by text, which must hit."""
+
+    def change(inventory: Path) -> None:
+        path = inventory / file
+        text, hits = re.subn(pattern, replacement, path.read_text(), flags=re.MULTILINE)
+        assert hits, f"{pattern} is not in {path}"
+        path.write_text(text)
+
+    return change
+
+
+def append(file: str, text: str) -> Callable[[Path], None]:
+    def change(inventory: Path) -> None:
+        path = inventory / file
+        path.write_text(path.read_text() + text)
+
+    return change
+
+
+def host_vars(host: str, text: str) -> Callable[[Path], None]:
+    def change(inventory: Path) -> None:
+        path = inventory / "host_vars" / f"{host}.yml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text((path.read_text() if path.exists() else "---\n") + text)
+
+    return change
+
+
+@dataclass(frozen=True)
+class Case:
+    """A fault, and what its message must say: the variable, the host, and the words of the way out."""
+
+    name: str
+    change: Callable[[Path], None]
+    variable: str
+    host: str
+    says: str
+
+
+CASES = [
+    Case(
+        "unknown key",
+        append(ALL, "loki_max_stream: 5\n"),
+        "loki_max_stream",
+        "stg-data1",
+        "did you mean loki_max_streams?",
+    ),
+    Case(
+        "unknown shared key",
+        append(ALL, "platform_domian: x\n"),
+        "platform_domian",
+        "stg-app1",
+        "did you mean platform_domain?",
+    ),
+    Case(
+        "unknown guest key",
+        host_vars("stg-app1", "guest_memroy_mb: 5\n"),
+        "guest_memroy_mb",
+        "stg-app1",
+        "did you mean guest_memory_mb?",
+    ),
+    Case(
+        "wrong type",
+        host_vars("stg-data1", "loki_max_streams: many\n"),
+        "loki_max_streams",
+        "stg-data1",
+        "int",
+    ),
+    Case(
+        "missing secret",
+        edit(SECRETS, r"^loki_s3_secret_key: !vault \|\n(  .*\n)+", ""),
+        "loki_s3_secret_key",
+        "stg-data1",
+        "secrets.yml",
+    ),
+    Case(
+        "empty secret",
+        host_vars("stg-obs1", 'grafana_admin_password: ""\n'),
+        "grafana_admin_password",
+        "stg-obs1",
+        "secrets.yml",
+    ),
+    Case(
+        "one address",
+        host_vars("stg-app1", 'ansible_host: "{{ platform_subnet }}.62"\n'),
+        "platform_address",
+        "stg-app1",
+        "stg-obs1",
+    ),
+    Case("one id", host_vars("stg-app1", "guest_vmid: 362\n"), "guest_vmid", "stg-app1", "stg-obs1"),
+    Case(
+        "needed group is empty",
+        edit(HOSTS, r"^alertmanager: .*$", "alertmanager: {hosts: {}}"),
+        "group alertmanager",
+        "stg-obs1",
+        "group prometheus needs it",
+    ),
+    Case(
+        "retention",
+        append(
+            ALL,
+            "platform_retention_tenants: {t1: {metrics: 5d}}\nplatform_retention_lifecycles: {loki: 20d}\n",
+        ),
+        "platform_retention_lifecycles",
+        "stg-data1",
+        "keeps for",
+    ),
+    Case(
+        "foreign braces",
+        host_vars(
+            "stg-data1",
+            "loki_rule_groups:\n  - {name: x, rules: [{alert: A, annotations: {summary: 'on {{ $labels.instance }}'}}]}\n",
+        ),
+        "loki_rule_groups",
+        "stg-data1",
+        "!unsafe",
+    ),
+    Case(
+        "undefined reference",
+        host_vars("stg-obs1", 'grafana_admin_user: "{{ nobody_knows }}"\n'),
+        "grafana_admin_user",
+        "stg-obs1",
+        "nobody_knows",
+    ),
+    Case(
+        "stranger in a group",
+        edit(HOSTS, r"^blackbox_exporter: .*$", "blackbox_exporter: {hosts: {stg-obs2: {}}}"),
+        "group blackbox_exporter",
+        "stg-obs2",
+        "group guests",
+    ),
+    Case("name", edit(HOSTS, r"stg-app1", "stg_app1"), "inventory_hostname", "stg_app1", "hyphens"),
+    Case(
+        "address is none",
+        append(ALL, "guest_address: 10.0.0.300/24\n"),
+        "guest_address",
+        "stg-obs1",
+        "192.0.2.11/24",
+    ),
+    Case(
+        "tag", host_vars("stg-obs1", "guest_tags: ['Upper Case']\n"), "guest_tags", "stg-obs1", "lower-case"
+    ),
+    Case(
+        "channel",
+        host_vars("stg-obs1", "platform_channels: {pager: {type: fax, severities: [critical]}}\n"),
+        "platform_channels.pager",
+        "stg-obs1",
+        "slack",
+    ),
+    Case(
+        "threshold",
+        append(ALL, "platform_thresholds: {cpu_used_ration: 0.8}\n"),
+        "platform_thresholds.cpu_used_ration",
+        "stg-obs1",
+        "did you mean cpu_used_ratio?",
+    ),
+]
+
+
+def copied(folder: Path, environment: str = "staging") -> Path:
+    inventory = folder / environment
+    shutil.copytree(PROJECT / "inventories" / environment, inventory)
+    return inventory
+
+
+def play(
+    inventory: Path, *arguments: str, playbook: str = "playbooks/validate.yml"
+) -> tuple[int, str, dict[str, Any]]:
+    """(exit code, output, result of the failed task) of a real run."""
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("ansible-playbook")), playbook, "-i", str(inventory), *arguments],
+        cwd=PROJECT,
+        env={**os.environ, "ANSIBLE_CALLBACK_RESULT_FORMAT": "json", "ANSIBLE_NOCOLOR": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    failed = re.search(
+        r"^fatal: \[localhost\]: FAILED! => (\{.*?^\}|\{.*\}$)", done.stdout, re.MULTILINE | re.DOTALL
+    )
+    return done.returncode, done.stdout + done.stderr, json.loads(failed[1]) if failed else {}
+
+
+def faults_of(result: dict[str, Any], case: Case) -> list[dict[str, Any]]:
+    return [
+        fault
+        for fault in result.get("faults", [])
+        if fault["variable"].startswith(case.variable)
+        and case.host in (fault["hosts"] or [case.host])
+        and case.says in fault["message"]
+    ]
+
+
+@pytest.mark.parametrize("environment", ["lab", "development", "staging", "production"])
+def test_the_shipped_inventories_have_no_fault(environment: str) -> None:
+    code, output, result = play(PROJECT / "inventories" / environment)
+    assert (code, result.get("faults", [])) == (0, []), output
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_fault_is_named_with_its_place_and_the_way_out(case: Case, tmp_path: Path) -> None:
+    inventory = copied(tmp_path)
+    case.change(inventory)
+    code, output, result = play(inventory)
+    assert code == 2, output
+    assert faults_of(result, case), result.get("msg", output)
+    assert case.variable in result["msg"]
+
+
+class Listener:
+    """Counts who connects to a port of this machine."""
+
+    def __init__(self) -> None:
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.socket.settimeout(0.2)
+        self.port: int = self.socket.getsockname()[1]
+
+    def callers(self) -> int:
+        count = 0
+        while True:
+            try:
+                self.socket.accept()[0].close()
+            except TimeoutError:
+                return count
+            count += 1
+
+
+@pytest.fixture
+def listener() -> Iterator[Listener]:
+    listening = Listener()
+    yield listening
+    listening.socket.close()
+
+
+@pytest.mark.parametrize("check", [[], ["--check"]], ids=["run", "check"])
+def test_all_faults_in_one_run_of_the_site_and_nobody_is_contacted(
+    check: list[str], tmp_path: Path, listener: Listener
+) -> None:
+    inventory = copied(tmp_path)
+    # These change what others of the list look for.
+    cases = [case for case in CASES if case.name not in ("name", "address is none", "missing secret")]
+    for case in cases:
+        case.change(inventory)
+    reached = tmp_path / "ssh-was-called"
+    spy = tmp_path / "ssh"
+    spy.write_text(f"#!/bin/sh\ntouch {reached}\nexit 255\n")
+    spy.chmod(0o755)
+    extra = {
+        "proxmox_api_host": "127.0.0.1",
+        "proxmox_api_port": listener.port,
+        "ansible_ssh_executable": str(spy),
+        "platform_cache_dir": str(tmp_path / "cache"),
+    }
+    code, output, result = play(inventory, "-e", json.dumps(extra), *check, playbook="site.yml")
+    assert code != 0, output
+    missing = [case.name for case in cases if not faults_of(result, case)]
+    assert not missing, result.get("msg", output)
+    assert listener.callers() == 0
+    assert not reached.exists()
+    assert not (tmp_path / "cache").exists()
+
+
+def test_the_listener_would_notice() -> None:
+    listening = Listener()
+    socket.create_connection(("127.0.0.1", listening.port)).close()
+    assert listening.callers() == 1
+
+
+def test_the_place_is_file_and_line(tmp_path: Path) -> None:
+    inventory = copied(tmp_path)
+    append(ALL, "loki_max_stream: 5\n")(inventory)
+    line = len((inventory / ALL).read_text().splitlines())
+    assert f"{ALL}:{line}" in play(inventory)[2]["msg"]
+
+
+def test_a_secret_of_the_wrong_type_is_not_shown(tmp_path: Path) -> None:
+    inventory = copied(tmp_path)
+    host_vars("stg-obs1", "grafana_admin_password: {hidden: correct-horse}\n")(inventory)
+    code, output, result = play(inventory)
+    assert code == 2
+    assert "grafana_admin_password" in result["msg"]
+    assert "correct-horse" not in output
+
+
+def test_example_secrets_are_a_warning() -> None:
+    code, output, _ = play(PROJECT / "inventories" / "production")
+    assert code == 0, output
+    assert "example secrets are in use" in " ".join(output.split())
+
+
+def test_tags_restrict_the_check_and_a_word_nobody_knows_is_a_fault(tmp_path: Path) -> None:
+    inventory = copied(tmp_path)
+    edit(SECRETS, r"^grafana_admin_password: !vault \|\n(  .*\n)+", "")(inventory)
+    assert play(inventory)[0] == 2
+    code, output, _ = play(inventory, "--tags", "promtail")
+    assert code == 0, output
+    code, output, result = play(inventory, "--tags", "promtial")
+    assert code == 2, output
+    assert "did you mean promtail?" in result["msg"]
+
+
+def test_an_inventory_without_the_shared_facts_is_told_so(tmp_path: Path) -> None:
+    inventory = copied(tmp_path)
+    (inventory / "00-platform.yml").unlink()
+    code, output, result = play(inventory)
+    assert code == 2, output
+    assert "00-platform.yml" in result["msg"]
+
+
+def test_a_second_copy_of_the_collection_is_a_fault(tmp_path: Path) -> None:
+    other = tmp_path / "collections" / "ansible_collections" / "luxima" / "observability"
+    shutil.copytree(PROJECT / "collections/ansible_collections/luxima/observability", other)
+    for part in ("roles", "playbooks"):
+        shutil.copytree(PROJECT / part, other / part)
+    done = subprocess.run(
+        [
+            str(Path(sys.executable).with_name("ansible-playbook")),
+            "playbooks/validate.yml",
+            "-i",
+            "inventories/staging",
+        ],
+        cwd=PROJECT,
+        env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(tmp_path / "collections"), "ANSIBLE_NOCOLOR": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert str(other) in done.stdout
+    assert "remove that copy" in done.stdout
+
+
+def test_fresh_secrets_replace_the_examples(tmp_path: Path) -> None:
+    inventory = copied(tmp_path)
+    password = tmp_path / "password"
+    password.write_text("long and secret\n")
+    before = (inventory / SECRETS).read_bytes()
+    refused = play(inventory, "--vault-id", f"own@{password}", playbook="playbooks/secrets.yml")
+    assert refused[0] == 2
+    assert "platform_secrets_replace" in refused[1]
+    assert (inventory / SECRETS).read_bytes() == before
+    without = play(inventory, "-e", "platform_secrets_replace=true", playbook="playbooks/secrets.yml")
+    assert without[0] == 2
+    assert "--vault-id" in without[1]
+    assert (inventory / SECRETS).read_bytes() == before
+    code, output, _ = play(
+        inventory,
+        "--vault-id",
+        f"own@{password}",
+        "-e",
+        "platform_secrets_replace=true",
+        playbook="playbooks/secrets.yml",
+    )
+    assert code == 0, output
+    assert (inventory / SECRETS).stat().st_mode & 0o777 == 0o600
+    names = set(re.findall(r"^(\w+): !vault", before.decode(), re.MULTILINE))
+    after = (inventory / SECRETS).read_text()
+    assert set(re.findall(r"^(\w+): !vault", after, re.MULTILINE)) == names
+    assert after.count("$ANSIBLE_VAULT;1.2;AES256;own") == len(names)
+    code, output, _ = play(
+        inventory, "--vault-id", f"own@{password}", "-e", "proxmox_api_token_secret=issued"
+    )
+    assert code == 0, output
+    assert "example secrets" not in " ".join(output.split())
+
+
+def test_the_inventories_are_yaml_without_plain_secrets() -> None:
+    for file in sorted(PROJECT.glob("inventories/*/group_vars/all/secrets.yml")):
+        assert plain_secrets(file.read_text()) == [], file
+
+
+def plain_secrets(text: str) -> list[str]:
+    """Names whose value is neither encrypted nor looked up elsewhere."""
+
+    class Loader(yaml.SafeLoader):
+        """Knows Ansible's tags."""
+
+    Loader.add_constructor("!vault", lambda loader, node: "{{ vault }}")
+    found = yaml.load(text, Loader) or {}
+    return [name for name, value in found.items() if "{{" not in str(value)]
+
+
+def test_a_plain_secret_would_be_found() -> None:
+    assert plain_secrets("a: b\nc: !vault |\n  x\nd: \"{{ lookup('x') }}\"\n") == ["a"]

@@ -1,0 +1,247 @@
+# Copyright: luxima.observability contributors
+# GNU General Public License v3.0+ (see LICENSE)
+"""A whole life of real guests, in a lab of the test's own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from lab import commands, host, instance
+
+pytestmark = [
+    pytest.mark.lab,
+    pytest.mark.slow,
+    pytest.mark.skipif(os.geteuid() != 0, reason="real containers need root"),
+]
+STANDARD = "local:vztmpl/debian-12-standard_12.12-1_amd64.tar.zst"
+DOCKER = "local:vztmpl/debian-12-docker_12-1_amd64.tar.zst"
+
+
+class Lab:
+    """A lab with a state folder of its own, so that the checkout's stays as it is."""
+
+    def __init__(self, state: Path) -> None:
+        self.state = state
+        self.environment = {**os.environ, "LAB_STATE_DIR": str(state)}
+
+    def command(self, word: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "lab", word],
+            cwd=instance.CHECKOUT,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=900,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    @property
+    def instance(self) -> instance.Instance:
+        return instance.load(self.state)
+
+    def api(self, method: str, path: str, /, **params: Any) -> Any:
+        secret = json.loads(self.instance.secrets_path.read_text(encoding="utf-8"))["token"]
+        with requests.Session() as session:
+            session.trust_env = False
+            answer = session.request(
+                method,
+                f"https://127.0.0.1:{self.instance.port}/api2/json{path}",
+                headers={"Authorization": f"PVEAPIToken=root@pam!lab={secret}"},
+                verify=str(self.instance.ca_path),
+                timeout=60,
+                params=params if method == "GET" else None,
+                data=params if method in ("POST", "PUT") else None,
+            )
+        assert answer.status_code == 200, f"{method} {path}: {answer.reason} {answer.text}"
+        return answer.json()["data"]
+
+    def task(self, method: str, path: str, /, **params: Any) -> str:
+        upid = self.api(method, path, **params)
+        node = upid.split(":")[1]
+        while (status := self.api("GET", f"/nodes/{node}/tasks/{upid}/status"))["status"] == "running":
+            time.sleep(0.05)
+        exit_status = str(status["exitstatus"])
+        assert exit_status == "OK" or exit_status.startswith("WARNINGS"), exit_status
+        return exit_status
+
+    def address(self, vmid: int) -> str:
+        return f"{self.instance.subnet}.{vmid - 90}"
+
+    def create(self, vmid: int, **params: Any) -> None:
+        net = f"name=eth0,bridge=vmbr0,ip={self.address(vmid)}/24,gw={self.instance.subnet}.1"
+        key = self.instance.ssh_key.with_suffix(".pub").read_text(encoding="utf-8")
+        given = {
+            "vmid": vmid,
+            "hostname": f"guest{vmid}",
+            "ostemplate": STANDARD,
+            "rootfs": "local-lvm:4",
+            "memory": 768,
+            "swap": 0,
+            "cores": 1,
+            "net0": net,
+            "start": 1,
+            "ssh-public-keys": key,
+            **params,
+        }
+        self.task("POST", "/nodes/pve1/lxc", **given)
+
+    def ssh(self, vmid: int, command: str, seconds: float = 30) -> str:
+        words = [
+            "ssh",
+            "-q",
+            "-i",
+            str(self.instance.ssh_key),
+            "-o",
+            "BatchMode=yes",
+            "-o",
+            "ConnectTimeout=2",
+        ]
+        words += [
+            "-o",
+            "StrictHostKeyChecking=accept-new",
+            "-o",
+            f"UserKnownHostsFile={self.state / 'known_hosts'}",
+        ]
+        deadline = time.monotonic() + seconds
+        while True:
+            done = subprocess.run(
+                [*words, f"root@{self.address(vmid)}", command],
+                capture_output=True,
+                text=True,
+                timeout=120,
+                check=False,
+            )
+            if done.returncode != 255:
+                assert done.returncode == 0, done.stdout + done.stderr
+                return done.stdout
+            assert time.monotonic() < deadline, f"guest {vmid} does not answer"
+            time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    running = Lab(tmp_path_factory.mktemp("lab") / "state")
+    try:
+        running.command("up")
+        yield running
+    finally:
+        running.command("down")
+        assert commands.leftovers(running.instance) == []
+
+
+def _until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_guests_are_real_and_their_own(lab: Lab) -> None:
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lab.create, (100, 101, 102)))
+    for vmid in (100, 101, 102):
+        assert lab.ssh(vmid, "systemctl is-system-running --wait").strip() == "running"
+        assert lab.ssh(vmid, "hostname").strip() == f"guest{vmid}"
+    facts = lab.ssh(
+        100, "df --output=size -m / | tail -1; grep MemTotal /proc/meminfo; grep -c ^processor /proc/cpuinfo"
+    )
+    size, memory, processors = facts.strip().splitlines()
+    assert 3500 < int(size) <= 4096
+    assert int(memory.split()[1]) == 768 << 10
+    assert processors == "1"
+    keys = {
+        lab.ssh(vmid, "cat /etc/ssh/ssh_host_ed25519_key.pub /etc/machine-id") for vmid in (100, 101, 102)
+    }
+    assert len(keys) == 3
+    assert lab.ssh(100, "cat /proc/self/uid_map").split() == ["0", "100000", "65536"]
+    assert lab.ssh(100, "ls /sys/fs/cgroup/cpu/tasks /sys/fs/cgroup/cpuacct/cpuacct.usage /var/log/syslog")
+    found = lab.api("GET", "/nodes/pve1/lxc/100/interfaces")
+    assert any(
+        address["ip-address"] == lab.address(100) for entry in found for address in entry["ip-addresses"]
+    )
+    assert "guest101" in lab.command("status")
+
+
+def test_changes_reach_a_running_guest(lab: Lab) -> None:
+    lab.api("PUT", "/nodes/pve1/lxc/100/config", memory=1024, cores=2, hostname="renamed")
+    facts = lab.ssh(100, "grep MemTotal /proc/meminfo; hostname; grep -c ^processor /proc/cpuinfo").split()
+    assert int(facts[1]) == 1024 << 10
+    assert facts[3] == "renamed"
+    assert int(facts[4]) == min(2, os.cpu_count() or 1)
+
+
+def test_the_disk_grows(lab: Lab) -> None:
+    status = lab.task("PUT", "/nodes/pve1/lxc/100/resize", disk="rootfs", size="+2G")
+    if status != "OK":
+        lab.task("POST", "/nodes/pve1/lxc/100/status/reboot")
+    size = int(lab.ssh(100, "df --output=size -m / | tail -1"))
+    assert 5500 < size <= 6144
+
+
+def test_a_guest_reboots_by_itself_and_by_order(lab: Lab) -> None:
+    def born() -> str:
+        return lab.ssh(100, "cut -d' ' -f22 /proc/1/stat").strip()
+
+    before = born()
+    lab.ssh(100, "systemd-run --on-active=1 systemctl reboot")
+    _until(lambda: born() != before)
+    assert lab.api("GET", "/nodes/pve1/lxc/100/status/current")["status"] == "running"
+    before = born()
+    lab.task("POST", "/nodes/pve1/lxc/100/status/reboot")
+    assert born() != before
+    assert lab.ssh(100, "hostname").strip() == "renamed"
+    assert lab.api("GET", "/nodes/pve1/lxc/100/status/current")["uptime"] < 60
+
+
+def test_a_full_disk_is_only_the_guests_own(lab: Lab) -> None:
+    lab.ssh(101, "fallocate -l 100G /full 2>/dev/null; dd if=/dev/zero of=/full bs=1M 2>/dev/null; true")
+    assert int(lab.ssh(101, "df --output=avail -m / | tail -1")) == 0
+    assert int(lab.ssh(102, "df --output=avail -m / | tail -1")) > 1000
+    lab.ssh(101, "rm /full")
+
+
+def test_docker_runs_in_a_guest_that_may(lab: Lab) -> None:
+    lab.create(103, ostemplate=DOCKER, unprivileged=0, features="nesting=1", cores=2)
+    lab.ssh(103, "systemctl is-system-running --wait")
+    lab.ssh(
+        103,
+        "tar -C / -c bin lib lib64 usr/bin/dash usr/bin/sh usr/bin/echo usr/lib64 usr/lib/x86_64-linux-gnu/libc.so.6 "
+        "usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2 | docker import - tiny:1",
+    )
+    assert lab.ssh(103, "docker run --rm --network none tiny:1 /usr/bin/echo hello").strip() == "hello"
+    assert lab.ssh(103, "docker info --format '{{.Driver}} {{.CgroupDriver}}'").strip() == "overlay2 cgroupfs"
+
+
+def test_stop_and_delete_leave_nothing_of_the_guest(lab: Lab) -> None:
+    lab.task("POST", "/nodes/pve1/lxc/102/status/shutdown", timeout=30)
+    lab.task("DELETE", "/nodes/pve1/lxc/102")
+    assert not [link for link in host.links(lab.instance.name) if link == lab.instance.veth(102, 0)]
+    assert not [image for image in host.loops_below(lab.state).values() if "102" in image]
+    assert not list(lab.state.glob("storage/*/*/*102*"))
+    assert not (lab.instance.lxc_path / lab.instance.container(102)).exists()
+
+
+def test_a_killed_server_is_cleaned_up_by_the_next_up(lab: Lab) -> None:
+    assert "is up already" in lab.command("up")
+    for pid in commands.daemon_pids(lab.instance):
+        os.kill(pid, signal.SIGKILL)
+    _until(lambda: not commands.daemon_pids(lab.instance))
+    assert "a killed run had left" in lab.command("up")
+    assert commands.monitors(lab.instance) == {}
+    assert lab.api("GET", "/cluster/resources", type="vm") == []
+    lab.create(100)
+    assert lab.ssh(100, "hostname").strip() == "guest100"
