@@ -51,7 +51,7 @@ class Instance:
 
     @property
     def lxc_path(self) -> Path:
-        return self.state / "lxc"
+        return self.run / "lxc"
 
     @property
     def ssh_key(self) -> Path:
