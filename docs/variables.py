@@ -54,8 +54,8 @@ def options(role: Path) -> dict[str, Any]:
     path = role / "meta/argument_specs.yml"
     if not path.is_file():
         return {}
-    found: dict[str, Any] = _load(path)["argument_specs"]["main"].get("options") or {}
-    return found
+    (entry,) = _load(path)["argument_specs"].values()
+    return dict(entry.get("options") or {})
 
 
 def faults(role: Path) -> list[str]:

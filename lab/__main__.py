@@ -29,9 +29,12 @@ def main(words: list[str]) -> int:
             return commands.status()
         if len(words) == 2 and words[0] == "serve":
             return commands.serve(words[1])
-    except LabError as error:
+    except (LabError, RuntimeError) as error:
         sys.stderr.write(f"lab: {error}\n")
         return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("lab: interrupted; `up` or `down` cleans what is there\n")
+        return 130
     sys.stderr.write((__doc__ or "").strip() + "\n")
     return 2
 

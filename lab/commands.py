@@ -134,7 +134,7 @@ def _kill(instance: Instance, name: str) -> None:
 
 def clean(instance: Instance, state: bool = True) -> list[str]:
     """Remove all that this instance has on this machine; what was removed, in words."""
-    removed: list[str] = []
+    removed = templates.clean()
     for pid in daemon_pids(instance):
         host.end(pid, 15)
         removed.append(f"API server {pid}")

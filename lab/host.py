@@ -76,12 +76,16 @@ def install_packages(names: list[str]) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """One process at a time; the lock ends with the process."""
+def locked(path: Path, wait: bool = True) -> Iterator[bool]:
+    """One process at a time; the lock ends with the process. Without `wait`: whether it was free."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
 
 
 # -- mounts and loop devices

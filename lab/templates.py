@@ -137,6 +137,14 @@ class Template:
         return self.directory / f"golden-{IDMAP_START if unprivileged else 0}.img"
 
     @property
+    def lock(self) -> Path:
+        return instance.cache_directory() / "locks" / f"{self.directory.name}.lock"
+
+    @property
+    def mountpoint(self) -> Path:
+        return Path("/run") / f"lab-template-{self.directory.name}"
+
+    @property
     def complete(self) -> bool:
         return all(path.exists() for path in (self.archive, self.golden(True), self.golden(False)))
 
@@ -212,60 +220,59 @@ def _build_archive(template: Template, say: Callable[[str], None]) -> None:
 
 def _build_golden(template: Template, unprivileged: bool) -> None:
     target = template.golden(unprivileged)
-    partial = target.with_name(f".{secrets.token_hex(4)}.img")
-    with tempfile.TemporaryDirectory(prefix="lab-golden-") as scratch:
-        point = Path(scratch) / "root"
-        point.mkdir()
-        Path(scratch).chmod(0o755)
-        try:
-            with partial.open("wb") as stream:
-                stream.truncate(4 << 30)
-            host.run(
-                "mkfs.ext4",
-                "-q",
-                "-F",
-                "-m",
-                "0",
-                "-J",
-                "size=32",
-                "-E",
-                "lazy_itable_init=1,lazy_journal_init=1",
-                partial,
-            )
-            host.run("mount", "-o", "loop", partial, point)
-            try:
-                unpack = [
-                    "tar",
-                    "--zstd",
-                    "-xpf",
-                    "-",
-                    "--numeric-owner",
-                    "--xattrs",
-                    "--xattrs-include=*",
-                    "--exclude=./dev/*",
-                    "-C",
-                    str(point),
-                ]
-                if unprivileged:
-                    # Unpacked inside such a user namespace the owners come out right by themselves.
-                    os.chown(point, IDMAP_START, IDMAP_START)
-                    mapping = f"0:{IDMAP_START}:{IDMAP_SIZE}"
-                    unpack = ["lxc-usernsexec", "-m", f"u:{mapping}", "-m", f"g:{mapping}", "--", *unpack]
-                with template.archive.open("rb") as stream:
-                    done = subprocess.run(unpack, stdin=stream, capture_output=True, text=True, check=False)
-                if done.returncode:
-                    raise LabError(
-                        f"unpacking {template.file}: " + " | ".join(done.stderr.strip().splitlines()[-3:])
-                    )
-            finally:
-                host.run("umount", point)
-            host.run("e2fsck", "-fy", partial, check=False)
-            # The smaller the image, the faster a guest is made of it.
-            host.run("resize2fs", "-M", partial)
-            host.run("e2fsck", "-fy", partial, check=False)
-            partial.replace(target)
-        finally:
-            partial.unlink(missing_ok=True)
+    partial = template.directory / f".{target.name}"
+    # Not in the cache: mapped users must be able to reach it.
+    point = template.mountpoint
+    point.mkdir(exist_ok=True)
+    with partial.open("wb") as stream:
+        stream.truncate(4 << 30)
+    lazy = "lazy_itable_init=1,lazy_journal_init=1"
+    host.run("mkfs.ext4", "-q", "-F", "-m", "0", "-J", "size=32", "-E", lazy, partial)
+    host.run("mount", "-o", "loop", partial, point)
+    try:
+        unpack = ["tar", "--zstd", "-xpf", "-", "--numeric-owner", "--xattrs", "--xattrs-include=*"]
+        unpack += ["--exclude=./dev/*", "-C", str(point)]
+        if unprivileged:
+            # Unpacked inside such a user namespace the owners come out right by themselves.
+            os.chown(point, IDMAP_START, IDMAP_START)
+            mapping = f"0:{IDMAP_START}:{IDMAP_SIZE}"
+            unpack = ["lxc-usernsexec", "-m", f"u:{mapping}", "-m", f"g:{mapping}", "--", *unpack]
+        with template.archive.open("rb") as stream:
+            done = subprocess.run(unpack, stdin=stream, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise LabError(f"unpacking {template.file}: " + " | ".join(done.stderr.strip().splitlines()[-3:]))
+    finally:
+        host.run("umount", point)
+    point.rmdir()
+    host.run("e2fsck", "-fy", partial, check=False)
+    # The smaller the image, the faster a guest is made of it.
+    host.run("resize2fs", "-M", partial)
+    host.run("e2fsck", "-fy", partial, check=False)
+    partial.replace(target)
+
+
+def _clean(template: Template) -> list[str]:
+    """Remove what a killed build left; the caller holds the template's lock."""
+    removed = []
+    for point in host.mounts_below(template.mountpoint):
+        host.run("umount", point)
+        removed.append(f"mount {point}")
+    if template.mountpoint.is_dir():
+        template.mountpoint.rmdir()
+    for partial in template.directory.glob(".*"):
+        partial.unlink()
+        removed.append(f"half-built {partial}")
+    return removed
+
+
+def clean() -> list[str]:
+    """Remove what killed builds left, unless somebody is building now; what was removed, in words."""
+    removed = []
+    for template in TEMPLATES:
+        if template.directory.exists():
+            with host.locked(template.lock, wait=False) as mine:
+                removed += _clean(template) if mine else []
+    return removed
 
 
 def ensure(template: Template, say: Callable[[str], None]) -> bool:
@@ -273,12 +280,12 @@ def ensure(template: Template, say: Callable[[str], None]) -> bool:
     if template.complete:
         os.utime(template.directory)
         return False
-    lock = instance.cache_directory() / "locks" / f"{template.directory.name}.lock"
     say(f"{template.file}: building (once per machine, about a minute)")
-    with host.locked(lock):
+    with host.locked(template.lock):
         if template.complete:
             return False
         template.directory.mkdir(parents=True, exist_ok=True)
+        _clean(template)
         if not template.archive.exists():
             _build_archive(template, say)
         for unprivileged in (True, False):

@@ -294,7 +294,7 @@ def test_live_files_of_others_stay_and_ours_are_pruned(clean: Site) -> None:
         "restarted",
     ]
     assert site.on_host(
-        "ls /etc/toy/drop; cmp /run/inode <(stat -c %i /etc/toy/drop/) 2>/dev/null || true"
+        "ls -1 /etc/toy/drop; stat -c %i /etc/toy/drop/ | cmp - /run/inode"
     ).startswith("new.txt\ntheirs.txt")
     assert deploy(site, record)["changed"] is False
 
@@ -342,7 +342,7 @@ def test_killed_at_any_moment_the_next_run_converges(site: Site, delay: float) -
     deploy(site, toy())
     new = toy({"value": 2, "ready_after": 1}, environment={"TOY_PORT": "18999", "NEW": str(delay)})
     watcher = (
-        "rm -f /run/killed; nohup sh -c '"
+        "rm -f /run/killed; setsid nohup sh -c '"
         'old=$(cat /opt/luxima/toy/lock); while [ "$(cat /opt/luxima/toy/lock)" = "$old" ]; do sleep 0.01; done; '
         f'sleep {delay}; kill -9 $(cut -d" " -f2 /opt/luxima/toy/lock) && echo killed > /run/killed\' >/dev/null 2>&1 &'
     )
@@ -361,7 +361,7 @@ def test_killed_during_the_first_installation(clean: Site) -> None:
     site = clean
     record = toy({"ready_after": 2})
     watcher = (
-        "nohup sh -c 'while ! test -e /opt/luxima/toy/journal.json; do sleep 0.01; done; sleep 0.5; "
+        "setsid nohup sh -c 'while ! test -e /opt/luxima/toy/journal.json; do sleep 0.01; done; sleep 0.5; "
         'kill -9 $(cut -d" " -f2 /opt/luxima/toy/lock)\' >/dev/null 2>&1 &'
     )
     site.on_host(watcher)

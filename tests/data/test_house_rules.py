@@ -52,7 +52,8 @@ def defaults_of(role: str) -> dict[str, Any]:
 
 def options_of(role: str) -> dict[str, dict[str, Any]]:
     spec = load(PROJECT / "roles" / role / "meta" / "argument_specs.yml")
-    return dict(spec["argument_specs"]["main"].get("options") or {})
+    (entry,) = spec["argument_specs"].values()
+    return dict(entry.get("options") or {})
 
 
 PLATFORM = defaults_of("platform")

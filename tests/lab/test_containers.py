@@ -209,7 +209,7 @@ def test_a_guest_reboots_by_itself_and_by_order(lab: Lab) -> None:
 
 def test_a_full_disk_is_only_the_guests_own(lab: Lab) -> None:
     lab.ssh(101, "fallocate -l 100G /full 2>/dev/null; dd if=/dev/zero of=/full bs=1M 2>/dev/null; true")
-    assert int(lab.ssh(101, "df --output=avail -m / | tail -1")) == 0
+    assert int(lab.ssh(101, "df --output=avail -m / | tail -1")) < 10
     assert int(lab.ssh(102, "df --output=avail -m / | tail -1")) > 1000
     lab.ssh(101, "rm /full")
 

@@ -89,6 +89,10 @@ def c_compiler(build: Build, arch: str) -> str:
         raise Unavailable(
             f"building needs the C compiler {command}; install it with `apt-get install {packages}`. {WAYS_OUT}"
         )
+    if build.headers and not Path(build.headers).exists():
+        raise Unavailable(
+            f"building needs the header {build.headers}; install it with `apt-get install {build.package}`. {WAYS_OUT}"
+        )
     return command
 
 
@@ -209,7 +213,7 @@ class GoBuild:
 
     def _ldflags(self) -> str:
         words = ["-s", "-w"]
-        if self.build.cgo:
+        if self.build.cgo == "static":
             # Static, so that the guest's C library need not be the controller's.
             words += ["-linkmode", "external", "-extldflags", "-static"]
         words += [f"-X {variable}={value}" for variable, value in sorted(self.build.variables.items())]

@@ -69,7 +69,8 @@ class Build:
     exact: bool
     toolchain: str
     package: str
-    cgo: bool
+    cgo: str
+    headers: str
     tags: tuple[str, ...]
     variables: Mapping[str, str]
     copy: bool
@@ -178,7 +179,7 @@ class Lock:
                 "toolchain",
                 "package",
             }
-            | {"cgo", "tags", "variables", "copy", "tools", "steps", "keep", "drop"},
+            | {"cgo", "headers", "tags", "variables", "copy", "tools", "steps", "keep", "drop"},
         )
         base = self.path.parent
         return Build(
@@ -192,7 +193,8 @@ class Lock:
             exact=bool(raw.get("exact", False)),
             toolchain=raw.get("toolchain", ""),
             package=raw.get("package", "golang-go"),
-            cgo=bool(raw.get("cgo", False)),
+            cgo=_choice(where, raw, "cgo", ("", "static", "dynamic")),
+            headers=raw.get("headers", ""),
             tags=tuple(raw.get("tags", ())),
             variables=dict(raw.get("variables", {})),
             copy=bool(raw.get("copy", False)),
@@ -317,6 +319,13 @@ def _need(where: str, raw: Mapping[str, Any], key: str) -> Any:
     if raw.get(key) in (None, ""):
         raise LockError(f"{where}: {key} is missing")
     return raw[key]
+
+
+def _choice(where: str, raw: Mapping[str, Any], key: str, choices: tuple[str, ...]) -> str:
+    value = raw.get(key, choices[0])
+    if value not in choices:
+        raise LockError(f"{where}: {key} is {value!r}; it may be {' or '.join(filter(None, choices))}")
+    return str(value)
 
 
 def _known(where: str, raw: Mapping[str, Any], known: set[str]) -> None:

@@ -134,8 +134,10 @@ class Host:
         import hashlib
 
         sha = hashlib.sha256()
-        opened = gzip.open(source, "rb") if source.suffix == ".gz" else source.open("rb")
-        with opened as stream, target.open("wb") as out:
+        with contextlib.ExitStack() as stack:
+            raw = stack.enter_context(source.open("rb"))
+            stream: Any = stack.enter_context(gzip.GzipFile(fileobj=raw)) if source.suffix == ".gz" else raw
+            out = stack.enter_context(target.open("wb"))
             for block in iter(lambda: stream.read(1 << 20), b""):
                 sha.update(block)
                 out.write(block)

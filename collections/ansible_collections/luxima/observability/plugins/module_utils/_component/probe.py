@@ -9,6 +9,7 @@ import http.client
 import re
 import ssl
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -47,8 +48,7 @@ def ask(probe: Json, method: str = "GET", timeout: float = 5.0) -> Answer:
         if probe.get("username"):
             secret = ""
             if probe.get("password_file"):
-                with open(probe["password_file"], encoding="utf-8") as stream:
-                    secret = stream.read().strip()
+                secret = Path(probe["password_file"]).read_text(encoding="utf-8").strip()
             pair = f"{probe['username']}:{secret}".encode()
             headers["Authorization"] = "Basic " + base64.b64encode(pair).decode()
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")

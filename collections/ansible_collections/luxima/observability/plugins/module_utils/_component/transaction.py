@@ -508,10 +508,11 @@ class Transaction:
                 self._put_unit(host.current)
                 self._write_stamps(want)
             self._write_links(want)
-            if plan.daemon_reload:
-                host.systemctl("daemon-reload")
             if plan.enable:
-                host.systemctl("enable", "--no-reload", host.service)
+                # Reloads systemd too; without that it would go on saying "disabled".
+                host.systemctl("enable", host.service)
+            elif plan.daemon_reload:
+                host.systemctl("daemon-reload")
             if staged is not None:
                 entry["phase"] = "activating"
                 host.journal(entry)

@@ -52,8 +52,9 @@ def read_roles(folder: Path, load: Callable[[str], Any]) -> dict[str, Role]:
         spec = home / "meta" / "argument_specs.yml"
         if spec.is_file():
             try:
-                role.options = load(str(spec))["argument_specs"]["main"].get("options") or {}
-            except (AnsibleError, KeyError, TypeError) as error:
+                (entry,) = load(str(spec))["argument_specs"].values()
+                role.options = entry.get("options") or {}
+            except (AnsibleError, AttributeError, KeyError, TypeError, ValueError) as error:
                 role.unreadable = f"{spec}: {error}".replace("\n", " ")
         roles[role.name] = role
     return roles

@@ -158,7 +158,7 @@ def test_an_exact_go_names_its_debian_package(project: Project) -> None:
 
 
 def test_a_missing_c_compiler_names_its_debian_packages(project: Project, tmp_path: Path) -> None:
-    project.hello("one", cgo=True)
+    project.hello("one", cgo="static")
     message = project.save().run({"PATH": str(tmp_path), "CC": "nowhere-gcc"}, sources=["build"])["msg"]
     assert (
         "building needs the C compiler nowhere-gcc; install it with `apt-get install gcc libc6-dev`"
