@@ -31,6 +31,18 @@ from lab.instance import CHECKOUT, Instance, load
 NODES = ("pve1", "pve2", "pve3")
 # The word by which the server's process is known, followed by the instance's name.
 _SERVE = "serve"
+# What the lab itself keeps in its state folder.
+_OWN_STATE = (
+    "api",
+    "daemon.pid",
+    "instance.json",
+    "known_hosts",
+    "lxcfs.log",
+    "secrets.json",
+    "ssh",
+    "storage",
+    "tls",
+)
 
 
 def say(text: str) -> None:
@@ -132,8 +144,11 @@ def _kill(instance: Instance, name: str) -> None:
         host.run("lxc-stop", "-P", instance.lxc_path, "-n", name, "-k", timeout=30)
 
 
-def clean(instance: Instance, state: bool = True) -> list[str]:
-    """Remove all that this instance has on this machine; what was removed, in words."""
+def clean(instance: Instance, everything: bool = True) -> list[str]:
+    """Remove all that this instance has on this machine; what was removed, in words.
+
+    Not `everything`: what others keep in the state folder stays.
+    """
     removed = templates.clean()
     for pid in daemon_pids(instance):
         host.end(pid, 15)
@@ -188,9 +203,14 @@ def clean(instance: Instance, state: bool = True) -> list[str]:
     if instance.run.exists():
         shutil.rmtree(instance.run)
         removed.append(f"folder {instance.run}")
-    if state and instance.state.exists():
+    if everything and instance.state.exists():
         shutil.rmtree(instance.state)
         removed.append(f"state {instance.state}")
+    for name in _OWN_STATE:
+        path = instance.state / name
+        if path.exists():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            removed.append(f"state {path}")
     return removed
 
 
@@ -326,7 +346,7 @@ def up() -> int:
             if host.allow_idmap(templates.IDMAP_START, templates.IDMAP_SIZE):
                 notes.append(f"root may map {templates.IDMAP_START} and up: /etc/subuid, /etc/subgid")
         with phases.phase("clean") as notes:
-            removed = clean(instance)
+            removed = clean(instance, everything=False)
             if removed:
                 notes.append(f"a killed run had left {len(removed)} things")
         with phases.phase("templates") as notes, ThreadPoolExecutor(2) as pool:
@@ -352,7 +372,7 @@ def up() -> int:
 
 def status() -> int:
     instance = load()
-    if not instance.state.exists():
+    if not (instance.state / "instance.json").exists() and not daemon_pids(instance):
         say(f"{instance.name} is down")
         return 1
     if not healthy(instance):

@@ -28,7 +28,7 @@ def build(target: Path) -> Path:
         # Inside a collection playbooks are siblings of the site.
         site = (ROOT / "site.yml").read_text().replace("import_playbook: playbooks/", "import_playbook: ")
         (tree / "playbooks" / "site.yml").write_text(site)
-        for name in ("README.md", "LICENSE"):
+        for name in ("README.md", "CHANGELOG.md", "LICENSE"):
             shutil.copy(ROOT / name, tree / name)
         target.mkdir(parents=True, exist_ok=True)
         subprocess.run(

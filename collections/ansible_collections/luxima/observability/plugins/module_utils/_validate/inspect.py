@@ -176,6 +176,9 @@ def _open_mappings(values: Mapping[str, Any], host: str) -> list[Fault]:
                 continue
             messages = ArgumentSpecValidator(_CHANNEL).validate(dict(channel)).error_messages
             faults += [Fault(where, host, message) for message in messages]
+            if channel.get("type") == "pagerduty" and not values.get("platform_pages"):
+                pages = "pages people, and platform_pages is false here; set it to true or remove the channel"
+                faults.append(Fault(where, host, pages))
             if not channel.keys() & {"severities", "categories", "alerts"}:
                 faults.append(
                     Fault(where, host, "nothing is sent there; say severities, categories or alerts")

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from ansible_collections.luxima.observability.plugins.module_utils._component import state
 from ansible_collections.luxima.observability.plugins.module_utils._component.host import Host, HostError
 

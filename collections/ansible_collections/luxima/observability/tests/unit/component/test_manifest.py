@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import yaml
-
 from ansible_collections.luxima.observability.plugins.module_utils._component import manifest as building
 from ansible_collections.luxima.observability.plugins.module_utils._component.record import RecordError, parse
 
@@ -15,7 +14,9 @@ SECRET = "hunter2"
 
 
 def record(*files: dict[str, Any], **more: Any) -> Any:
-    return parse({"name": "x", "user": "x", "unit": {"exec_start": ["/usr/local/bin/x"]}, "files": list(files), **more})
+    return parse(
+        {"name": "x", "user": "x", "unit": {"exec_start": ["/usr/local/bin/x"]}, "files": list(files), **more}
+    )
 
 
 def built(made: Any, rendered: dict[int, dict[str, bytes]], salt: str = "salt") -> tuple[Any, Any]:

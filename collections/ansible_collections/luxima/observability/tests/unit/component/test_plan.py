@@ -6,10 +6,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from ansible_collections.luxima.observability.plugins.module_utils._component.plan import make_plan
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from ansible_collections.luxima.observability.plugins.module_utils._component.plan import make_plan
 
 Json = dict[str, Any]
 UNIT = "unit/x.service"
@@ -39,7 +38,13 @@ def manifest(**changes: Any) -> Json:
 
 
 def serving(found: Json, **changes: Any) -> Json:
-    service = {"active": "active", "enabled": "enabled", "pid": 1, "exe_ok": True, "need_daemon_reload": False}
+    service = {
+        "active": "active",
+        "enabled": "enabled",
+        "pid": 1,
+        "exe_ok": True,
+        "need_daemon_reload": False,
+    }
     return {"manifest": found, "drift": [], "unfinished": False, "service": service, **changes}
 
 
@@ -60,7 +65,16 @@ def test_equal_is_no_work() -> None:
 
 def test_what_was_never_there_is_made_whole() -> None:
     plan = make_plan(manifest(), {}, {"users": {}, "groups": []})
-    assert plan.actions == ["created", "staged", "validated", "user", "links", "daemon_reloaded", "enabled", "started"]
+    assert plan.actions == [
+        "created",
+        "staged",
+        "validated",
+        "user",
+        "links",
+        "daemon_reloaded",
+        "enabled",
+        "started",
+    ]
 
 
 def test_reload_restart_or_nothing_by_file() -> None:
@@ -81,9 +95,13 @@ def test_without_a_way_to_reload_it_restarts() -> None:
 def test_unit_and_program_restart_a_tool_does_not() -> None:
     unit = make_plan(changed_file(UNIT), serving(manifest()), HOST)
     assert (unit.activation, unit.daemon_reload) == ("restart", True)
-    program = make_plan(manifest(artifacts={"x": artifact("2"), "tool": artifact(tool=True)}), serving(manifest()), HOST)
+    program = make_plan(
+        manifest(artifacts={"x": artifact("2"), "tool": artifact(tool=True)}), serving(manifest()), HOST
+    )
     assert (program.activation, program.daemon_reload) == ("restart", False)
-    tool = make_plan(manifest(artifacts={"x": artifact(), "tool": artifact("2", tool=True)}), serving(manifest()), HOST)
+    tool = make_plan(
+        manifest(artifacts={"x": artifact(), "tool": artifact("2", tool=True)}), serving(manifest()), HOST
+    )
     assert (tool.activation, tool.release) == ("", True)
 
 
@@ -105,7 +123,9 @@ def test_a_dead_or_wrong_process_is_started_again() -> None:
 
 
 def test_groups_that_do_not_exist_are_no_change() -> None:
-    assert not make_plan(manifest(groups=["nobody-has-it"]), serving(manifest(groups=["nobody-has-it"])), HOST).changed
+    assert not make_plan(
+        manifest(groups=["nobody-has-it"]), serving(manifest(groups=["nobody-has-it"])), HOST
+    ).changed
     plan = make_plan(manifest(groups=["adm"]), serving(manifest(groups=["adm"])), HOST)
     assert plan.actions == ["user", "restarted"]
 
@@ -122,11 +142,15 @@ DIRECTORY = {"mode": "0750", "owner": "x", "group": "x"}
 
 @st.composite
 def manifests(draw: st.DrawFn) -> Json:
-    files = draw(st.dictionaries(st.sampled_from(["etc/a", "etc/b", "live/d/e"]), st.builds(file, SHA, ON_CHANGE)))
+    files = draw(
+        st.dictionaries(st.sampled_from(["etc/a", "etc/b", "live/d/e"]), st.builds(file, SHA, ON_CHANGE))
+    )
     return manifest(
         user=draw(st.sampled_from(["root", "x", "y"])),
         groups=draw(st.lists(st.sampled_from(["adm", "none"]), unique=True)),
-        directories=[{"path": path, **DIRECTORY} for path in draw(st.sets(st.sampled_from(["/d/1", "/d/2"])))],
+        directories=[
+            {"path": path, **DIRECTORY} for path in draw(st.sets(st.sampled_from(["/d/1", "/d/2"])))
+        ],
         live=[{"path": path, **DIRECTORY} for path in draw(st.sets(st.sampled_from(["d", "e"])))],
         files={UNIT: file(draw(SHA)), **files},
         artifacts=draw(st.dictionaries(st.sampled_from(["x", "t"]), st.builds(artifact, SHA, st.booleans()))),
@@ -152,9 +176,16 @@ SERVICES = st.fixed_dictionaries(
 def apply(plan: Any, want: Json, have: Json, host: Json) -> tuple[Json, Json]:
     """A model of what the transaction leaves behind when it does what the plan says and nothing else."""
     old = have.get("manifest") or {}
-    found = dict(want) if plan.release else {**want, "files": old["files"], "artifacts": old["artifacts"], "live": old["live"]}
+    found = (
+        dict(want)
+        if plan.release
+        else {**want, "files": old["files"], "artifacts": old["artifacts"], "live": old["live"]}
+    )
     drift = [item for item in have.get("drift", []) if not _repaired(item["kind"], plan)]
-    service = dict(have.get("service") or {"active": "inactive", "enabled": "", "exe_ok": False, "need_daemon_reload": False})
+    service = dict(
+        have.get("service")
+        or {"active": "inactive", "enabled": "", "exe_ok": False, "need_daemon_reload": False}
+    )
     if plan.daemon_reload:
         service["need_daemon_reload"] = False
     if plan.enable:
@@ -163,16 +194,29 @@ def apply(plan: Any, want: Json, have: Json, host: Json) -> tuple[Json, Json]:
         service.update(active="active", exe_ok=True)
     users = {name: list(groups) for name, groups in host["users"].items()}
     if plan.user:
-        users.setdefault(want["user"], []).extend(group for group in want["groups"] if group in host["groups"])
-    return {"manifest": found, "drift": drift, "unfinished": False, "service": service}, {**host, "users": users}
+        users.setdefault(want["user"], []).extend(
+            group for group in want["groups"] if group in host["groups"]
+        )
+    return {"manifest": found, "drift": drift, "unfinished": False, "service": service}, {
+        **host,
+        "users": users,
+    }
 
 
 def _repaired(kind: str, plan: Any) -> bool:
-    return bool({"file": plan.release, "artifact": plan.release, "link": plan.links, "directory": plan.directories}[kind])
+    return bool(
+        {"file": plan.release, "artifact": plan.release, "link": plan.links, "directory": plan.directories}[
+            kind
+        ]
+    )
 
 
 @settings(max_examples=400, deadline=None)
-@given(st.lists(st.tuples(manifests(), st.lists(DRIFT, max_size=2), st.none() | SERVICES), min_size=1, max_size=5))
+@given(
+    st.lists(
+        st.tuples(manifests(), st.lists(DRIFT, max_size=2), st.none() | SERVICES), min_size=1, max_size=5
+    )
+)
 def test_any_history_converges(history: list[tuple[Json, list[Json], Json | None]]) -> None:
     have: Json = {}
     host: Json = {"users": {}, "groups": ["adm"]}

@@ -10,7 +10,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-
 from ansible_collections.luxima.observability.plugins.module_utils._component import probe
 
 METRICS = """# HELP up x
@@ -71,7 +70,9 @@ def test_contents_and_metrics(base: str) -> None:
     assert "up_total is 7, expected 8" in refusal({"url": url, "metric": "up_total", "value": 8})
     assert "has no metric total" in refusal({"url": url, "metric": "total", "value": 8})
     assert refusal({"url": url, "metric": "reload_ok", "labels": {"kind": "b"}, "value": 1}) == ""
-    assert "is 0, expected 1" in refusal({"url": url, "metric": "reload_ok", "labels": {"path": '/x "y"'}, "value": 1})
+    assert "is 0, expected 1" in refusal(
+        {"url": url, "metric": "reload_ok", "labels": {"path": '/x "y"'}, "value": 1}
+    )
     assert "expected 1" in refusal({"url": url, "metric": "odd", "value": 1})
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import yaml
-
 from ansible_collections.luxima.observability.plugins.module_utils._component.record import RecordError, parse
 
 FULL = """
@@ -78,7 +77,10 @@ def test_a_secret_file_is_not_for_everybody() -> None:
         ({"files": [{"path": "../x", "content": ""}]}, "files[0].path: expected a path below"),
         ({"files": [{"path": "/x", "content": ""}]}, "files[0].path: expected a path below"),
         ({"files": [{"path": "x", "content": "", "owner": "me"}]}, "files[0]: unknown key `owner`"),
-        ({"files": [{"path": "x", "content": "", "mode": 644}]}, "files[0] (x).mode: expected a quoted octal"),
+        (
+            {"files": [{"path": "x", "content": "", "mode": 644}]},
+            "files[0] (x).mode: expected a quoted octal",
+        ),
         ({"files": [{"path": "x", "content": "", "on_change": "hup"}]}, "on_change: expected one of"),
         ({"files": [{"path": "x", "content": "", "secret": "perhaps"}]}, "secret: expected true or false"),
         ({"directories": [{"path": "/var"}]}, "directories[0].path: expected an absolute path at least"),

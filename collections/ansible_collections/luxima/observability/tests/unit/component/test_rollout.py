@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from ansible_collections.luxima.observability.plugins.module_utils._component.rollout import Rollout, Stopped
 
 
@@ -32,7 +31,9 @@ def play(folder: Path, slots: int, failing: str = "") -> list[tuple[str, str, An
     context = multiprocessing.get_context("fork")
     log = context.Queue()
     hosts = [
-        context.Process(target=_host, args=(folder, f"h{i}", slots, f"h{i}" == failing or failing == "all", log))
+        context.Process(
+            target=_host, args=(folder, f"h{i}", slots, f"h{i}" == failing or failing == "all", log)
+        )
         for i in range(4)
     ]
     for process in hosts:
@@ -48,7 +49,9 @@ def play(folder: Path, slots: int, failing: str = "") -> list[tuple[str, str, An
 
 def most_at_once(events: list[tuple[str, str, Any]]) -> int:
     inside, most = 0, 0
-    for kind, _, _ in sorted((event for event in events if event[0] != "stopped"), key=lambda event: event[2]):
+    for kind, _, _ in sorted(
+        (event for event in events if event[0] != "stopped"), key=lambda event: event[2]
+    ):
         inside += 1 if kind == "in" else -1
         most = max(most, inside)
     return most

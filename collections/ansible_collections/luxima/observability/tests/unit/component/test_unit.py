@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import shlex
 
-from hypothesis import given
-from hypothesis import strategies as st
-
 from ansible_collections.luxima.observability.plugins.module_utils._component import unit
 from ansible_collections.luxima.observability.plugins.module_utils._component.record import parse
+from hypothesis import given
+from hypothesis import strategies as st
 
 TEXT = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=30)
 
@@ -39,7 +38,12 @@ def test_root_keeps_its_capabilities_and_has_no_user_line() -> None:
 
 
 def test_settings_add_replace_and_remove() -> None:
-    settings = {"LimitNOFILE": 7, "ProtectHome": None, "SystemCallFilter": ["@system-service", "~@privileged"], "Nice": True}
+    settings = {
+        "LimitNOFILE": 7,
+        "ProtectHome": None,
+        "SystemCallFilter": ["@system-service", "~@privileged"],
+        "Nice": True,
+    }
     found = lines(unit={"exec_start": ["/usr/local/bin/x"], "settings": settings})
     assert "LimitNOFILE=7" in found
     assert "LimitNOFILE=65536" not in found
@@ -52,7 +56,10 @@ def test_settings_add_replace_and_remove() -> None:
 
 
 def test_data_is_writable_and_nothing_else() -> None:
-    found = lines(directories=[{"path": "/var/lib/x"}], unit={"exec_start": ["/usr/local/bin/x"], "writable": ["/srv/x y"]})
+    found = lines(
+        directories=[{"path": "/var/lib/x"}],
+        unit={"exec_start": ["/usr/local/bin/x"], "writable": ["/srv/x y"]},
+    )
     assert 'ReadWritePaths=/var/lib/x "/srv/x y"' in found
 
 
