@@ -9,6 +9,7 @@ The programs of Alertmanager are taken from LUXIMA_TEST_CACHE (by default the us
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -138,6 +139,13 @@ class Site:
             stdout=subprocess.DEVNULL,
             check=True,
             timeout=120,
+        )
+
+    def start(self, script: str) -> None:
+        """A shell script that goes on on the host by itself."""
+        code = base64.b64encode(script.encode()).decode()
+        self.on_host(
+            f"echo {code} | base64 -d > /run/watcher.sh; systemd-run --collect --quiet sh /run/watcher.sh"
         )
 
     def on_host(self, script: str, check: bool = True) -> str:

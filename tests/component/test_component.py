@@ -293,9 +293,9 @@ def test_live_files_of_others_stay_and_ours_are_pruned(clean: Site) -> None:
         "validated",
         "restarted",
     ]
-    assert site.on_host(
-        "ls -1 /etc/toy/drop; stat -c %i /etc/toy/drop/ | cmp - /run/inode"
-    ).startswith("new.txt\ntheirs.txt")
+    assert site.on_host("ls -1 /etc/toy/drop; stat -c %i /etc/toy/drop/ | cmp - /run/inode").startswith(
+        "new.txt\ntheirs.txt"
+    )
     assert deploy(site, record)["changed"] is False
 
 
@@ -338,18 +338,17 @@ def test_only_the_last_releases_are_kept(clean: Site) -> None:
 
 @pytest.mark.parametrize("delay", [0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6])
 def test_killed_at_any_moment_the_next_run_converges(site: Site, delay: float) -> None:
-    """SIGKILL to the module `delay` seconds after it took its lock; the toy needs one second to be ready."""
+    """SIGKILL to the module `delay` seconds after it took its lock; the toy needs two seconds to be ready."""
     deploy(site, toy())
-    new = toy({"value": 2, "ready_after": 1}, environment={"TOY_PORT": "18999", "NEW": str(delay)})
-    watcher = (
-        "rm -f /run/killed; setsid nohup sh -c '"
-        'old=$(cat /opt/luxima/toy/lock); while [ "$(cat /opt/luxima/toy/lock)" = "$old" ]; do sleep 0.01; done; '
-        f'sleep {delay}; kill -9 $(cut -d" " -f2 /opt/luxima/toy/lock) && echo killed > /run/killed\' >/dev/null 2>&1 &'
+    new = toy({"value": 2, "ready_after": 2}, environment={"TOY_PORT": "18999", "NEW": str(delay)})
+    site.on_host("rm -f /run/killed")
+    site.start(
+        'old=$(cat /opt/luxima/toy/lock); while [ "$(cat /opt/luxima/toy/lock)" = "$old" ]; do sleep 0.01; done\n'
+        f'sleep {delay}; kill -9 $(cut -d" " -f2 /opt/luxima/toy/lock) && echo killed > /run/killed\n'
     )
-    site.on_host(watcher)
     run = site.run(new)
     assert site.on_host("cat /run/killed") == "killed" and run.code != 0, run.output
-    time.sleep(1.2)
+    time.sleep(0.5)
     assert served(site)["value"] in (1, 2)
     deploy(site, new)
     assert served(site)["value"] == 2
@@ -360,11 +359,10 @@ def test_killed_at_any_moment_the_next_run_converges(site: Site, delay: float) -
 def test_killed_during_the_first_installation(clean: Site) -> None:
     site = clean
     record = toy({"ready_after": 2})
-    watcher = (
-        "setsid nohup sh -c 'while ! test -e /opt/luxima/toy/journal.json; do sleep 0.01; done; sleep 0.5; "
-        'kill -9 $(cut -d" " -f2 /opt/luxima/toy/lock)\' >/dev/null 2>&1 &'
+    site.start(
+        "while ! test -e /opt/luxima/toy/journal.json; do sleep 0.01; done; sleep 0.5\n"
+        'kill -9 $(cut -d" " -f2 /opt/luxima/toy/lock)\n'
     )
-    site.on_host(watcher)
     assert site.run(record).code != 0
     deploy(site, record)
     assert deploy(site, record)["changed"] is False
