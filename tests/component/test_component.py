@@ -171,7 +171,8 @@ def test_a_refused_configuration_never_arrives(clean: Site) -> None:
     before = pid(site, "alertmanager")
     run = site.run(alertmanager("not a duration"))
     assert run.code != 0
-    assert "amtool check-config" in run.message and "not a valid duration" in run.message, run.message
+    assert "amtool check-config" in run.message, run.message
+    assert "not a valid duration" in run.message, run.message
     assert "Nothing was activated" in run.message
     checked = site.run(alertmanager("not a duration"), "--check")
     assert checked.code != 0
@@ -186,7 +187,8 @@ def test_a_refused_reload_is_taken_back(clean: Site) -> None:
     before = pid(site)
     run = site.run(toy({"refuse_reload": True, "value": 2}))
     assert run.code != 0
-    assert run.result["actions"] == ["reverted"] and "toy_reload_ok is 0" in run.message, run.message
+    assert run.result["actions"] == ["reverted"], run.message
+    assert "toy_reload_ok is 0" in run.message, run.message
     assert "was put back, is proven and serves" in run.message
     assert served(site)["value"] == 1
     assert pid(site) == before
@@ -197,7 +199,8 @@ def test_an_ignored_reload_is_seen(clean: Site) -> None:
     site = clean
     deploy(site, toy())
     run = site.run(toy({"ignore_reload": True, "value": 2}))
-    assert run.code != 0 and "toy_reloads_total is still 0" in run.message, run.message
+    assert run.code != 0, run.message
+    assert "toy_reloads_total is still 0" in run.message, run.message
     assert served(site)["value"] == 1
 
 
@@ -213,7 +216,8 @@ def test_what_cannot_serve_is_taken_back(clean: Site, fault: Json, words: str) -
     site = clean
     deploy(site, toy())
     run = site.run(toy(fault, environment={"TOY_PORT": "18999", "NEW": "1"}))
-    assert run.code != 0 and words in run.message, run.message
+    assert run.code != 0, run.message
+    assert words in run.message, run.message
     assert "serves" in run.message
     assert run.result["actions"] == ["reverted"]
     assert served(site)["value"] == 1
@@ -232,7 +236,8 @@ def test_a_new_program_that_dies_late_is_taken_back(clean: Site) -> None:
     site.store("toy", bad, "2")
     try:
         run = site.run(toy())
-        assert run.code != 0 and "exit status 9" in run.message, run.message
+        assert run.code != 0, run.message
+        assert "exit status 9" in run.message, run.message
     finally:
         site.store("toy", TOY, "1")
     assert served(site)["value"] == 1
@@ -347,7 +352,8 @@ def test_killed_at_any_moment_the_next_run_converges(site: Site, delay: float) -
         f'sleep {delay}; kill -9 $(cut -d" " -f2 /opt/luxima/toy/lock) && echo killed > /run/killed\n'
     )
     run = site.run(new)
-    assert site.on_host("cat /run/killed") == "killed" and run.code != 0, run.output
+    assert site.on_host("cat /run/killed") == "killed", run.output
+    assert run.code != 0, run.output
     time.sleep(0.5)
     assert served(site)["value"] in (1, 2)
     deploy(site, new)
@@ -379,7 +385,8 @@ def test_a_second_run_at_the_same_time_is_refused(clean: Site) -> None:
         second = site.run(toy({"value": 3}))
         first.wait(60)
     assert first.returncode == 0
-    assert second.code != 0 and "another run is changing toy" in second.message, second.message
+    assert second.code != 0, second.message
+    assert "another run is changing toy" in second.message, second.message
     assert served(site)["value"] == 2
 
 
@@ -395,7 +402,8 @@ def test_a_full_disk_leaves_the_old_release(clean: Site) -> None:
         big = toy({"value": 2})
         big["files"].append({"path": "big", "content": "x" * 400_000})
         run = site.run(big)
-        assert run.code != 0 and "No space left on device" in run.message, run.message
+        assert run.code != 0, run.message
+        assert "No space left on device" in run.message, run.message
         assert site.on_host("ls -A /run/small") == ""
     finally:
         site.on_host("umount /opt/luxima/toy/releases; umount /run/small; rm -rf /run/keep")
@@ -411,7 +419,8 @@ def test_no_change_costs_one_request_for_all(clean: Site) -> None:
     done = subprocess.run(
         site.command(play, "-vvv"), cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
     )
-    assert done.stdout.count("SSH: EXEC") == 1 and "PUT" not in done.stdout, done.stdout
+    assert done.stdout.count("SSH: EXEC") == 1, done.stdout
+    assert "PUT" not in done.stdout, done.stdout
 
 
 def test_bad_input_is_refused_before_anything_is_asked(site: Site) -> None:
@@ -441,7 +450,8 @@ def test_rendering_needs_no_host(site: Site) -> None:
     folder = site.folder / "render"
     record = alertmanager()
     run = site.run(record, platform_render_dir=str(folder), ansible_host="192.0.2.1")
-    assert run.code == 0 and run.result["changed"] is False, run.output
+    assert run.code == 0, run.output
+    assert run.result["changed"] is False, run.output
     base = folder / site.host / "alertmanager"
     assert "group_wait: 30s" in (base / "etc/alertmanager.yml").read_text()
     assert (base / "etc/password").read_text() == "<secret>\n"
