@@ -11,6 +11,8 @@ from .faults import Fault
 
 PHASES = ("validate", "provision", "artifacts", "retention", "verify")
 _CORE_TAGS = ("all", "always", "never", "tagged", "untagged")
+# Molecule skips these in every run, whether a task has them or not.
+_MOLECULE_TAGS = ("notest", "molecule-notest", "molecule-idempotence-notest")
 
 
 def selected(components: Iterable[str], run_tags: Iterable[str]) -> list[str]:
@@ -26,7 +28,7 @@ def check_tags(components: Iterable[str], run_tags: Iterable[str], skip_tags: It
     faults = []
     for option, tags in (("--tags", run_tags), ("--skip-tags", skip_tags)):
         for tag in tags:
-            if tag not in known:
+            if tag not in (*known, *_MOLECULE_TAGS):
                 near = difflib.get_close_matches(tag, known, n=1)
                 hint = (
                     f"did you mean {near[0]}?"
