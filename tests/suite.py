@@ -24,7 +24,19 @@ COLLECTION = "collections/ansible_collections/luxima/observability"
 PYTHON_PATHS = [f"{COLLECTION}/plugins", f"{COLLECTION}/tests", "lab", "tests", "molecule", "docs"]
 TYPED_PATHS = [f"{COLLECTION}/plugins", "lab", "tests/suite.py", "docs/variables.py"]
 # Debian packages of the build and the lab that are not part of a minimal installation.
-PACKAGES = ["golang-1.19-go", "gcc", "libc6-dev", "libsystemd-dev", "openssh-client", "lxc", "lxcfs", "mmdebstrap", "uidmap", "iproute2", "zstd"]
+PACKAGES = [
+    "golang-1.19-go",
+    "gcc",
+    "libc6-dev",
+    "libsystemd-dev",
+    "openssh-client",
+    "lxc",
+    "lxcfs",
+    "mmdebstrap",
+    "uidmap",
+    "iproute2",
+    "zstd",
+]
 
 
 @dataclass(frozen=True)
