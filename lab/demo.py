@@ -43,18 +43,26 @@ def playbook(name: str, *options: str) -> tuple[str, ...]:
 def addresses() -> dict[str, str]:
     """URL of every server with a page or an API, from the inventory's own wiring."""
     names = ("grafana", "prometheus", "alertmanager", "loki", "tempo", "minio")
-    expression = "{{ dict(names | zip(names | map('regex_replace', '$', '_url') | map('extract', hostvars[inventory_hostname]))) | to_json }}"
+    urls = ", ".join(f"'{name}': hostvars[groups.{name} | first].{name}_url" for name in names)
     run = subprocess.run(
-        ["ansible", "grafana", "-i", INVENTORY, "-o", "-m", "ansible.builtin.debug"]
-        + ["-a", f"msg='{expression}'", "-e", json.dumps({"names": names})],
+        [
+            "ansible",
+            "localhost",
+            "-i",
+            INVENTORY,
+            "-m",
+            "ansible.builtin.debug",
+            "-a",
+            f"msg={{{{ {{ {urls} }} }}}}",
+        ],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=True,
+        env={**os.environ, "ANSIBLE_CALLBACK_RESULT_FORMAT": "json"},
     )
-    answer = json.loads(run.stdout[run.stdout.index("=>") + 2 :])["msg"]
-    urls = answer if isinstance(answer, dict) else json.loads(answer)
-    return {str(name): str(url) for name, url in urls.items()}
+    answer, _end = json.JSONDecoder().raw_decode(run.stdout, run.stdout.index("=> ") + 3)
+    return dict(answer["msg"])
 
 
 def main() -> int:
@@ -62,7 +70,16 @@ def main() -> int:
     os.chdir(ROOT)
     os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     phases = Phases()
-    if phases.run("Debian packages", "bash", "tests/packages.sh", "golang-1.19-go", "gcc", "libc6-dev", "libsystemd-dev", "openssh-client"):
+    if phases.run(
+        "Debian packages",
+        "bash",
+        "tests/packages.sh",
+        "golang-1.19-go",
+        "gcc",
+        "libc6-dev",
+        "libsystemd-dev",
+        "openssh-client",
+    ):
         return 1
     if phases.run("lab", sys.executable, "-m", "lab", "up"):
         return 1

@@ -84,16 +84,17 @@ STEPS = (
 
 
 def run(step: Step) -> bool:
-    """Runs the commands of a step until one fails."""
+    """Runs every command of a step; true when all passed."""
+    passed = True
     for command in step.commands:
         print(f"\n=== {step.name}: {' '.join(command[:6])}{' ...' if len(command) > 6 else ''}", flush=True)
         program = shutil.which(command[0])
         if program is None:
             print(f"{command[0]} is not installed; `make setup` installs it", flush=True)
-            return False
-        if subprocess.run([program, *command[1:]], cwd=ROOT, check=False).returncode != 0:
-            return False
-    return True
+            passed = False
+        elif subprocess.run([program, *command[1:]], cwd=ROOT, check=False).returncode != 0:
+            passed = False
+    return passed
 
 
 def main() -> int:
