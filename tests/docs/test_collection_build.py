@@ -13,18 +13,21 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
+def run(place: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    env = {key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")}
+    return subprocess.run(command, cwd=place, capture_output=True, text=True, check=False, env=env)
+
+
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with nothing but the installed collection and an inventory that uses its plugin."""
     place = tmp_path_factory.mktemp("elsewhere")
     subprocess.run([sys.executable, ROOT / "tests" / "build_collection.py", place / "dist"], check=True)
     (artifact,) = (place / "dist").glob("*.tar.gz")
-    subprocess.run(
-        ["ansible-galaxy", "collection", "install", "--offline", artifact, "-p", place / "collections"],
-        check=True,
-        cwd=place,
-        stdout=subprocess.DEVNULL,
+    install = run(
+        place, "ansible-galaxy", "collection", "install", "--offline", str(artifact), "-p", "collections"
     )
+    assert "installed successfully" in install.stdout, install.stdout + install.stderr
     (place / "ansible.cfg").write_text(
         "[defaults]\ncollections_path = ./collections\n"
         "[inventory]\nenable_plugins = luxima.observability.platform, ansible.builtin.yaml\n"
@@ -35,11 +38,6 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "node_exporter: {hosts: {elsewhere: {ansible_host: 192.0.2.10, platform_environment: test}}}\n"
     )
     return place
-
-
-def run(place: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    env = {key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")}
-    return subprocess.run(command, cwd=place, capture_output=True, text=True, check=False, env=env)
 
 
 def test_facts_of_the_platform_come_with_it(installed: Path) -> None:
