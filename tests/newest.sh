@@ -24,6 +24,6 @@ if [ ! -e "$stamp" ] || [ requirements.txt -nt "$stamp" ]; then
   touch "$stamp"
 fi
 export PATH="$PWD/$venv/bin:$PATH"
-"$venv/bin/ansible" --version | head -1
+"$venv/bin/python" -c "import sys, importlib.metadata as m; print(sys.version.split()[0], 'ansible-core', m.version('ansible-core'))"
 "$venv/bin/python" -m pytest collections/ansible_collections/luxima/observability/tests/unit tests/docs -m "not lab and not slow"
 "$venv/bin/python" -m pytest tests/render

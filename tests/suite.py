@@ -111,7 +111,6 @@ def main() -> int:
         parser.error(f"no step named {', '.join(unknown)}; there are {', '.join(names)}")
     chosen = [s for s in STEPS if (s.name in options.steps if options.steps else options.all or not s.long)]
     os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    os.environ.setdefault("ANSIBLE_CONFIG", str(ROOT / "ansible.cfg"))
 
     results = []
     for step in chosen:
