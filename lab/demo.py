@@ -102,7 +102,7 @@ def main() -> int:
     secrets = Path(".lab/secrets")
     print(f"\nLog in to Grafana as admin; the password is in {secrets / 'grafana_admin_password'}")
     print(f"Log in to MinIO as admin; the password is in {secrets / 'minio_root_password'}")
-    print("\nAgain:   ansible-playbook site.yml -i inventories/lab      (0 changed)")
+    print("\nAgain:   .venv/bin/ansible-playbook site.yml -i inventories/lab      (0 changed)")
     print("Remove:  make down")
     return 0
 
