@@ -9,7 +9,7 @@ name: phases
 type: aggregate
 short_description: Prints how long each play of a run took
 version_added: 0.1.0
-author: The luxima.observability maintainers
+author: luxima.observability contributors (@luxima)
 description:
   - After the recap, one line per play that took at least a tenth of a second, in the order of the run, and the total.
 requirements:

@@ -8,7 +8,7 @@ DOCUMENTATION = r"""
 name: platform
 short_description: Shared facts of the platform as variables of group all, and a group per component
 version_added: 0.1.0
-author: luxima.observability contributors
+author: luxima.observability contributors (@luxima)
 description:
   - Creates the groups C(guests), C(hypervisors) and one per entry of C(platform_components), all empty, so that a group that an
     inventory leaves out is an empty group and not an error.

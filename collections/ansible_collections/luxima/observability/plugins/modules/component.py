@@ -181,7 +181,7 @@ attributes:
   check_mode: {support: full, description: Predicts exactly what a run would do.}
   diff_mode: {support: full, description: Shows every file but secret ones.}
 author:
-  - luxima.observability contributors
+  - luxima.observability contributors (@luxima)
 """
 
 EXAMPLES = r"""

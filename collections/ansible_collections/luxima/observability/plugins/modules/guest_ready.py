@@ -13,7 +13,7 @@ description:
   - In check mode, a guest that does not exist or does not run yet is not waited for. The fact C(luxima_state) then says
     so, and M(luxima.observability.component) predicts without connecting.
   - Never reports a change.
-author: luxima.observability contributors
+author: luxima.observability contributors (@luxima)
 options:
   result:
     description: What M(luxima.observability.proxmox_guests) returned for this guest. Left out, the guest is only waited for.

@@ -15,7 +15,7 @@ description:
   - A guest that fails does not stop the others. The module then fails and names each one.
   - Ids are allocated for the whole list and a taken one is replaced by the next. Locks are waited for, and a
     configuration that somebody else changed meanwhile is read and planned again.
-author: luxima.observability contributors
+author: luxima.observability contributors (@luxima)
 requirements:
   - proxmoxer >= 2.3
   - requests
@@ -143,7 +143,7 @@ options:
           vlan: {description: VLAN tag; 0 for none., type: int}
           address: {description: 'Address with prefix length, V(dhcp) or V(manual).', type: str}
           gateway: {description: 'Default gateway. Belongs to O(guests[].networks[].address); left out with a static address there is none.', type: str}
-          mac: {description: MAC address. Left out, the present or a generated one., type: str}
+          mac: {description: 'MAC address. Left out, the present or a generated one.', type: str}
           firewall: {description: Whether the hypervisor's firewall filters this interface., type: bool}
       nameservers:
         description: DNS servers in order; an empty list means those of the node.
