@@ -49,6 +49,15 @@ class Step:
     long: bool = False
 
 
+def unit() -> tuple[tuple[str, ...], ...]:
+    """A process per topic: a module keeps its warnings in its process, and no module runs beside controller code."""
+    topics = sorted(
+        path for path in (ROOT / COLLECTION / "tests" / "unit").iterdir() if any(path.glob("test_*.py"))
+    )
+    folders = [str(path.relative_to(ROOT)) for path in topics] + ["tests/lab", "tests/workload"]
+    return tuple(("pytest", folder, "-m", "not lab") for folder in folders)
+
+
 def molecule(scenario: str) -> tuple[str, ...]:
     """The command that runs one scenario from create to destroy."""
     return ("molecule", "test", "--scenario-name", scenario)

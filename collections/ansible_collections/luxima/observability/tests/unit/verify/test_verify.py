@@ -288,10 +288,8 @@ def test_check_mode_on_nothing(
 
 
 def test_check_mode_warns_of_what_is_not_so_now(
-    platform: Platform, connections: dict[str, Any], run: Runner, monkeypatch: pytest.MonkeyPatch
+    platform: Platform, connections: dict[str, Any], run: Runner
 ) -> None:
-    # Other tests of this process load controller code; a module never runs beside it and returns its warnings.
-    monkeypatch.setattr("ansible.module_utils._internal.is_controller", False)
     arguments = {
         **connections,
         "prometheus": [{"url": platform.url("bare")}],
