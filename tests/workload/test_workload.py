@@ -374,9 +374,22 @@ def test_switch_command(workload: Workload) -> None:
 
 
 def test_log_formats(workload: Workload) -> None:
+    names = ("api.log", "worker.log", "edge.log")
+    # The rarest of each kind: what the rest of the test looks at comes before them, or with them.
+    rare = (
+        "login_failed",
+        "payment_failed",
+        "role_changed",
+        "PaymentGatewayError",
+        "gateway_transaction_id",
+        "FATAL",
+    )
+    until(
+        lambda: all(word in "".join(line for name in names for line in workload.lines(name)) for word in rare)
+    )
     until(lambda: len(workload.lines("edge.log")) > 31)
     records, broken, plain = [], [], []
-    for name in ("api.log", "worker.log", "edge.log"):
+    for name in names:
         for line in workload.lines(name):
             try:
                 records.append(json.loads(line))
