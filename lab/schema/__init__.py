@@ -170,6 +170,9 @@ def parse_properties(form: Mapping[str, Any], text: str, errors: dict[str, str])
             continue
         if key in result:
             errors[key] = "duplicate key in comma-separated list property: " + key
+        if "keyAlias" in form[key]:
+            # `virtio=<MAC>` says the model by its key.
+            result[str(form[key]["keyAlias"])] = key
         result[str(form[key].get("alias", key))] = _scalar(form[key], value, errors, key)
     for key, sub in form.items():
         if key not in result and not sub.get("optional") and "alias" not in sub and "keyAlias" not in sub:
