@@ -373,6 +373,8 @@ def up(vms: bool = False) -> int:
             work += [functools.partial(images.ensure, say)] if vms else []
             built = [future.result() for future in [pool.submit(call) for call in work]]
             notes.append(f"{sum(built)} built, {len(built) - sum(built)} cached")
+            if vms:
+                notes.append(f"virtual machines by {images.accelerator()}")
         with phases.phase("network") as notes:
             instance = _choose(instance)
             instance.save()

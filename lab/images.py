@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shlex
 import shutil
@@ -18,9 +19,10 @@ from pathlib import Path
 from lab import host, instance, templates
 from lab.errors import LabError
 
+QEMU = "/usr/bin/qemu-system-x86_64"
 #: Debian package -> a file that says it is there. Only labs with virtual machines need them.
 PACKAGES = {
-    "qemu-system-x86": "/usr/bin/qemu-system-x86_64",
+    "qemu-system-x86": QEMU,
     "qemu-utils": "/usr/bin/qemu-img",
     "xorriso": "/usr/bin/xorriso",
     "mmdebstrap": "/usr/bin/mmdebstrap",
@@ -158,6 +160,51 @@ def ensure(say: Callable[[str], None], image: Image = IMAGE) -> bool:
             _build(image)
         say(f"{image.name}: {image.disk.stat().st_size >> 20} MB")
         return True
+
+
+def accelerator(image: Image = IMAGE) -> str:
+    """`kvm` only where a kernel really runs under it, else `tcg`: that /dev/kvm opens proves nothing.
+
+    Found out once per start of this machine; takes eight seconds where KVM hangs.
+    """
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    known = instance.cache_directory() / "accelerator.json"
+    with _here:
+        try:
+            answer = json.loads(known.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            answer = {}
+        if answer.get("boot") != boot:
+            answer = {"boot": boot, "accelerator": "kvm" if _kvm_works(image) else "tcg"}
+            scratch = known.with_name(f".{known.name}.{os.getpid()}")
+            scratch.write_text(json.dumps(answer), encoding="utf-8")
+            scratch.replace(known)
+    return str(answer["accelerator"])
+
+
+def _kvm_works(image: Image) -> bool:
+    """Starts the kernel without a disk: it ends by itself, or it hangs."""
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        return False
+    words = [
+        QEMU,
+        "-accel",
+        "kvm",
+        "-cpu",
+        "host",
+        "-m",
+        "256",
+        "-nodefaults",
+        "-display",
+        "none",
+        "-no-reboot",
+    ]
+    words += ["-serial", "stdio", "-kernel", str(image.kernel), "-append", "console=ttyS0 panic=-1"]
+    try:
+        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=8, check=False)
+    except subprocess.TimeoutExpired:
+        return False
+    return b"Kernel panic" in done.stdout
 
 
 def _build(image: Image) -> None:

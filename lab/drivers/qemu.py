@@ -24,14 +24,10 @@ from lab.drivers.lxc import machine_status, process_start
 from lab.instance import Instance
 from lab.tasks import Task
 
-PROGRAM = "/usr/bin/qemu-system-x86_64"
 _DISK = re.compile(r"(scsi|virtio|sata|ide)\d+")
 _HZ = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _KERNEL = "root=LABEL=root rw console=ttyS0 net.ifnames=0 quiet mitigations=off audit=0 apparmor=0 nowatchdog no_timer_check"
-# A boot sector that says "it works" to qemu: mov dx,0xf4; mov al,0x10; out dx,al; hlt.
-_PROBE = bytes.fromhex("baf400b010eef4").ljust(510, b"\0") + b"\x55\xaa"
-_PROBE_ANSWER = (0x10 << 1) | 1
 
 
 class QemuDriver(MachineDriver):
@@ -42,7 +38,6 @@ class QemuDriver(MachineDriver):
     def __init__(self, instance: Instance) -> None:
         self.instance = instance
         self._lock = threading.Lock()
-        self._accelerator = ""
         self._usage: dict[int, tuple[float, float]] = {}
 
     # -- paths
@@ -158,19 +153,12 @@ class QemuDriver(MachineDriver):
 
     # -- power
 
-    def accelerator(self) -> str:
-        """`kvm` only when a machine really runs under it: /dev/kvm alone proves nothing."""
-        with self._lock:
-            if not self._accelerator:
-                self._accelerator = "kvm" if _kvm_works(self.instance.run) else "tcg"
-            return self._accelerator
-
     def _command(self, guest: Guest) -> list[str]:
         folder, config = self._folder(guest), guest.config
         memory = split_properties(str(config.get("memory", 512)), "current")["current"]
-        accelerator = self.accelerator()
+        accelerator = images.accelerator()
         words = [
-            PROGRAM,
+            images.QEMU,
             "-name",
             self.instance.container(guest.vmid),
             "-daemonize",
@@ -232,7 +220,7 @@ class QemuDriver(MachineDriver):
         try:
             for index, net in self._nets(guest):
                 self._tap(guest, index, net)
-            if self.accelerator() == "tcg":
+            if images.accelerator() == "tcg":
                 task.log("KVM does not work on this machine: the VM is emulated, which is slow")
             host.run(*self._command(guest), timeout=60)
         except BaseException:
@@ -293,7 +281,7 @@ class QemuDriver(MachineDriver):
         except (OSError, ValueError):
             return 0
         words = host.command_line(pid)
-        mine = words[:3] == [PROGRAM, "-name", self.instance.container(guest.vmid)]
+        mine = words[:3] == [images.QEMU, "-name", self.instance.container(guest.vmid)]
         return pid if mine and host.alive(pid) else 0
 
     def _monitor(self, guest: Guest, command: str, **arguments: Any) -> Any:
@@ -500,26 +488,3 @@ def _number(path: Path) -> int:
         return int(path.read_text(encoding="ascii"))
     except (OSError, ValueError):
         return 0
-
-
-def _kvm_works(folder: Path) -> bool:
-    """Boots a machine of one instruction under KVM; False when it does not answer within seconds."""
-    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
-        return False
-    folder.mkdir(parents=True, exist_ok=True)
-    sector = folder / "kvm-probe"
-    sector.write_bytes(_PROBE)
-    words = [PROGRAM, "-accel", "kvm", "-nodefaults", "-display", "none", "-m", "32"]
-    words += [
-        "-device",
-        "isa-debug-exit,iobase=0xf4,iosize=0x04",
-        "-drive",
-        f"file={sector},format=raw,if=ide",
-    ]
-    try:
-        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=5, check=False)
-    except subprocess.TimeoutExpired:
-        return False
-    finally:
-        sector.unlink()
-    return done.returncode == _PROBE_ANSWER

@@ -379,6 +379,7 @@ VM: tuple[Option, ...] = (
     Option("networks", "net", _NETWORK_SPEC, TEXT, LIVE, "VM.Config.Network", _vm_networks),
     Option("nameservers", "nameserver", _LIST, WORDS, REBOOT, "VM.Config.Cloudinit"),
     Option("searchdomain", "searchdomain", _STR, TEXT, REBOOT, "VM.Config.Cloudinit"),
+    Option("user", "ciuser", _STR, TEXT, CREATION, "VM.Config.Cloudinit"),
     Option("ssh_public_keys", "sshkeys", _KEYS, SSH_KEYS, CREATION, "VM.Config.Cloudinit"),
     *_SHARED,
 )

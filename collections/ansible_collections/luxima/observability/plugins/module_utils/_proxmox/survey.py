@@ -210,6 +210,10 @@ class Stock:
             return f"storage {storage!r} on node {node} does not hold content {content!r} (it holds {held})"
         return ""
 
+    def shared(self, node: str, storage: str) -> bool:
+        """Whether other nodes reach the same volumes; asked after :meth:`storage_fault`."""
+        return bool(int(self._storages.get(node, {}).get(storage, {}).get("shared", 0)))
+
     def template_fault(self, node: str, template: str) -> str:
         storage = template.partition(":")[0]
         fault = self.storage_fault(node, storage, "vztmpl")
