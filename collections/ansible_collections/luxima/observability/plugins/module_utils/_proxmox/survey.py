@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .client import Client
-from .errors import Absent, Failed
+from .errors import Absent, Conflict, Failed
 from .model import API_KIND, Guest, Want
 
 _KIND = {"lxc": "lxc", "qemu": "vm"}
@@ -158,7 +158,7 @@ def addresses(client: Client, guest: Guest) -> list[str]:
         else:
             answer = client.get(f"{base}/agent/network-get-interfaces", f"ask {guest.name} for its addresses")
             rows = answer.get("result", [])
-    except (Absent, Failed):
+    except (Absent, Conflict, Failed):
         return []  # no agent, or not up yet: addresses are a convenience
     result = []
     for row in rows:
