@@ -173,7 +173,8 @@ def parse_properties(form: Mapping[str, Any], text: str, errors: dict[str, str])
         if "keyAlias" in form[key]:
             # `virtio=<MAC>` says the model by its key.
             result[str(form[key]["keyAlias"])] = key
-        result[str(form[key].get("alias", key))] = _scalar(form[key], value, errors, key)
+        name = str(form[key].get("alias", key))
+        result[name] = _scalar(form.get(name, form[key]), value, errors, key)
     for key, sub in form.items():
         if key not in result and not sub.get("optional") and "alias" not in sub and "keyAlias" not in sub:
             errors[key] = _MISSING

@@ -137,6 +137,7 @@ def test_edits_by_hand_are_repaired_and_nothing_else() -> None:
     assert set(config["tags"].split(";")) == {"dev", "luxima"}
     # Nobody said anything about it, so it stays.
     assert config["cpuunits"] == 200
+    api("PUT", f"{base('vm1')}/config", revert="cpuunits")
     assert "mp=/data" in api("GET", f"{base('ct2')}/config")["mp0"]
     again, _seconds = provision()
     assert [entry["changed"] for entry in again.values()] == [False] * 3
