@@ -160,3 +160,19 @@ def test_disk_of_a_running_machine_grows() -> None:
     guests, _seconds = provision("-e", json.dumps({"guest_disk_gb": 5}))
     assert all(entry["actions"] == ["grown"] for entry in guests.values())
     assert int(guest("vm1").check_output("cat /sys/block/sda/size")) * 512 == 5 << 30
+
+
+def test_linked_clone_refers_to_the_disk_of_its_template() -> None:
+    upid = api("POST", "nodes/pve2/qemu/9002/clone", newid=190, full=0, name="linked")
+    while (task := api("GET", f"nodes/pve2/tasks/{upid}/status"))["status"] == "running":
+        time.sleep(0.1)
+    assert task["exitstatus"] == "OK"
+    image = Path(variables()["lab_state_dir"]) / "storage/pve2/local-lvm/vm-190-disk-0"
+    told = json.loads(subprocess.check_output(["qemu-img", "info", "--output=json", image]))
+    assert Path(told["backing-filename"]).name == "disk.qcow2"
+    assert told["actual-size"] < 1 << 20
+    api("DELETE", "nodes/pve2/qemu/190")
+    end = time.monotonic() + 10
+    while image.exists() and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not image.exists()

@@ -310,6 +310,8 @@ class Engine:
             paths.append(f"/pool/{case.have.pool}")
         faults = [stock.privilege_fault(privilege, paths) for privilege in sorted(planned.privileges)]
         if case.have is None:
+            if case.source is not None:
+                faults.append(stock.privilege_fault("VM.Clone", [f"/vms/{case.source.vmid}"]))
             storage = (case.want.options.get("rootfs") or {}).get("storage")
             if storage:
                 faults.append(stock.privilege_fault("Datastore.AllocateSpace", [f"/storage/{storage}"]))

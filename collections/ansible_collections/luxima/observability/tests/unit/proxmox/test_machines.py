@@ -427,10 +427,20 @@ def test_one_failing_clone_does_not_stop_the_others(site: Site) -> None:
     assert made(site) == ["db-1", "db-2"]
 
 
-def test_missing_rights_are_named_before_anything_is_made(site: Site) -> None:
-    account = site.server.vmadmin
+@pytest.mark.parametrize(
+    ("name", "faults"),
+    [
+        ("vmadmin", ["lacks Datastore.AllocateSpace on /storage/local-lvm"]),
+        (
+            "operator",
+            ["lacks VM.Allocate on /vms", "lacks VM.Clone on /vms/9001", "lacks VM.Config.Memory on /vms"],
+        ),
+    ],
+)
+def test_missing_rights_are_named_before_anything_is_made(site: Site, name: str, faults: list[str]) -> None:
+    account = getattr(site.server, name)
     message = site.fails(
         machine(), api_user=account.user, api_token_id=account.token_id, api_token_secret=account.token_secret
     )
-    assert "lacks Datastore.AllocateSpace on /storage/local-lvm" in message
+    assert [fault for fault in faults if fault not in message] == []
     assert made(site) == []
