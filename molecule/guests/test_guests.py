@@ -16,7 +16,11 @@ from typing import Any
 import testinfra
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCES = ("inventories/lab/00-platform.yml", "inventories/lab/10-instance", "molecule/guests/inventory/hosts.yml")
+SOURCES = (
+    "inventories/lab/00-platform.yml",
+    "inventories/lab/10-instance",
+    "molecule/guests/inventory/hosts.yml",
+)
 RECORDS = ROOT / "reports" / "runs" / "guests"
 
 
