@@ -2,7 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE)
 """A Proxmox VE in small on this machine.
 
-usage: python -m lab up | down | status | inventory
+usage: python -m lab up [--vms] | down | status | inventory
+
+--vms installs qemu and builds the disk of virtual machines now, and not when the first one is cloned.
 """
 
 from __future__ import annotations
@@ -21,8 +23,8 @@ def main(words: list[str]) -> int:
     from lab.errors import LabError
 
     try:
-        if words == ["up"]:
-            return commands.up()
+        if words in (["up"], ["up", "--vms"]):
+            return commands.up(vms="--vms" in words)
         if words == ["down"]:
             return commands.down()
         if words == ["status"]:

@@ -27,6 +27,32 @@ VERSION = {"version": "9.1.4", "release": "9.1", "repoid": "5ac30304265fbd8e"}
 LOWEST_ID, HIGHEST_ID = 100, 1000000
 # Seconds that a writer waits for another one of the same guest.
 LOCK_TIMEOUT = 10.0
+FIRST_TEMPLATE = 9001
+
+
+def template(vmid: int, node: str) -> Guest:
+    """The ready-made virtual machine, whose disk the lab builds when it is first cloned."""
+    mac = "BC:24:11:" + ":".join(f"{byte:02X}" for byte in vmid.to_bytes(3, "big"))
+    return Guest(
+        vmid,
+        node,
+        "qemu",
+        {
+            "agent": "enabled=1",
+            "boot": "order=scsi0",
+            "cores": 1,
+            "ide2": f"local-lvm:vm-{vmid}-cloudinit,media=cdrom",
+            "memory": "1024",
+            "name": "debian-12-cloud",
+            "net0": f"virtio={mac},bridge=vmbr0",
+            "ostype": "l26",
+            "scsi0": f"local-lvm:base-{vmid}-disk-0,size=3G",
+            "scsihw": "virtio-scsi-pci",
+            "serial0": "socket",
+            "template": 1,
+            "vga": "serial0",
+        },
+    )
 
 
 @dataclass
@@ -143,6 +169,12 @@ class Cluster:
             folder = "lxc" if kind == "lxc" else "qemu-server"
             raise die(f"Configuration file 'nodes/{node}/{folder}/{vmid}.conf' does not exist")
         return guest
+
+    def provide_templates(self) -> None:
+        """A virtual machine to clone on every node, as an operator of real nodes without shared storage has it."""
+        for number, node in enumerate(self.nodes, FIRST_TEMPLATE):
+            if number not in self.guests:
+                self.guests[number] = template(number, node)
 
     def require_free(self, vmid: int, kind: str) -> None:
         other = self.guests.get(vmid)

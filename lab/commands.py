@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -24,7 +25,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lab import host, templates
+from lab import host, images, templates
 from lab.errors import LabError
 from lab.instance import CHECKOUT, Instance, load
 
@@ -84,6 +85,17 @@ def monitors(instance: Instance) -> dict[int, str]:
         if words[0].startswith(prefix):
             found[pid] = words[0][len(prefix) :].strip()
     return found
+
+
+def machines(instance: Instance) -> dict[int, str]:
+    """Virtual machines of this instance: process and name."""
+    return {
+        pid: words[2]
+        for pid, words in host.processes()
+        if Path(words[0]).name == "qemu-system-x86_64"
+        and words[1:2] == ["-name"]
+        and words[2].startswith(f"{instance.name}-")
+    }
 
 
 def lxcfs_pids(instance: Instance) -> list[int]:
@@ -164,6 +176,9 @@ def clean(instance: Instance, everything: bool = True) -> list[str]:
             for child in host.run("pgrep", "-P", str(pid), check=False).split():
                 host.end(int(child), 0.1)
             host.end(pid, 2)
+    for pid, name in machines(instance).items():
+        host.end(pid, 1)
+        removed.append(f"virtual machine {name}")
     deadline = time.monotonic() + 5
     while monitors(instance) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -238,6 +253,7 @@ def leftovers(instance: Instance) -> list[str]:
     return [
         *(f"API server {pid}" for pid in daemon_pids(instance)),
         *(f"container {name}" for name in monitors(instance).values()),
+        *(f"virtual machine {name}" for name in machines(instance).values()),
         *(f"link {name}" for name in host.links(instance.name)),
         *(f"lxcfs {pid}" for pid in lxcfs_pids(instance)),
         *(f"mount {point}" for base in (instance.run, instance.state) for point in host.mounts_below(base)),
@@ -327,12 +343,15 @@ def _make_secrets(instance: Instance) -> None:
     host.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", instance.name, "-f", instance.ssh_key)
 
 
-def up() -> int:
+def up(vms: bool = False) -> int:
+    """Start the lab. `vms`: with all that virtual machines need; else that is made when the first one is cloned."""
     host.require_root()
     instance = load()
     phases = Phases()
     with host.locked(_lock_path(instance)):
         if healthy(instance):
+            if vms:
+                images.ensure(say)
             say(
                 f"{instance.name} is up already: https://127.0.0.1:{instance.port}, guests in {instance.subnet}.0/24"
             )
@@ -350,8 +369,12 @@ def up() -> int:
             if removed:
                 notes.append(f"a killed run had left {len(removed)} things")
         with phases.phase("templates") as notes, ThreadPoolExecutor(2) as pool:
-            built = list(pool.map(lambda t: templates.ensure(t, say), templates.TEMPLATES))
+            work = [functools.partial(templates.ensure, template, say) for template in templates.TEMPLATES]
+            work += [functools.partial(images.ensure, say)] if vms else []
+            built = [future.result() for future in [pool.submit(call) for call in work]]
             notes.append(f"{sum(built)} built, {len(built) - sum(built)} cached")
+            if vms:
+                notes.append(f"virtual machines by {images.accelerator()}")
         with phases.phase("network") as notes:
             instance = _choose(instance)
             instance.save()
@@ -398,6 +421,7 @@ def serve(name: str) -> int:
     from lab.access import Access, Token, User
     from lab.cluster import Cluster
     from lab.drivers.lxc import LxcDriver
+    from lab.drivers.qemu import QemuDriver
     from lab.server import Server
 
     instance = load()
@@ -407,7 +431,9 @@ def serve(name: str) -> int:
     known = json.loads(instance.secrets_path.read_text(encoding="utf-8"))
     access = Access()
     access.users["root@pam"] = User(known["password"], {"lab": Token(known["token"], privsep=False)})
-    cluster = Cluster(NODES, {"lxc": LxcDriver(instance)}, access, state=instance.state / "api")
+    drivers = {"lxc": LxcDriver(instance), "qemu": QemuDriver(instance)}
+    cluster = Cluster(NODES, drivers, access, state=instance.state / "api")
+    cluster.provide_templates()
     # Nobody else can be at work on a guest when the server has just started.
     for guest in cluster.guests.values():
         if guest.config.pop("lock", None):

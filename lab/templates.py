@@ -23,7 +23,7 @@ SUITE = "bookworm"
 IDMAP_START, IDMAP_SIZE = 100000, 65536
 _KEEP_DAYS = 60
 
-_PACKAGES = (
+PACKAGES = (
     "ca-certificates",
     "cron",
     "curl",
@@ -121,7 +121,7 @@ class Template:
 
     @property
     def key(self) -> str:
-        recipe = "\n".join([SUITE, *_PACKAGES, *self.packages, _CUSTOMIZE])
+        recipe = "\n".join([SUITE, *PACKAGES, *self.packages, _CUSTOMIZE])
         return hashlib.sha256(recipe.encode()).hexdigest()[:12]
 
     @property
@@ -159,7 +159,7 @@ def find(file: str) -> Template:
     return next(template for template in TEMPLATES if template.file == file)
 
 
-def _sources() -> str:
+def debian_sources() -> str:
     """This machine's own Debian archive when it has one for the suite; nothing leaves the choice to mmdebstrap."""
     listing = host.run(
         "apt-get",
@@ -184,13 +184,13 @@ def _build_archive(template: Template, say: Callable[[str], None]) -> None:
         script = Path(scratch) / "customize.sh"
         script.write_text(_CUSTOMIZE, encoding="utf-8")
         partial = template.directory / f".{secrets.token_hex(4)}.tar.zst"
-        sources = _sources()
+        sources = debian_sources()
         command = [
             "mmdebstrap",
             "--mode=root",
             "--variant=minbase",
             "--aptopt=APT::Install-Recommends false",
-            "--include=" + ",".join((*_PACKAGES, *template.packages)),
+            "--include=" + ",".join((*PACKAGES, *template.packages)),
             f'--customize-hook=sh {shlex.quote(str(script))} "$1"',
             SUITE,
             str(partial),

@@ -50,6 +50,7 @@ class TestServer:
     faults: Faults
     cluster: Cluster
     driver: MemoryDriver
+    vm_driver: MemoryDriver
     # Tokens with fewer rights: `limited` none at all, `auditor` reads everything, `operator` reads and
     # starts or stops guests, `vmadmin` everything about guests but no storage.
     limited: Account
@@ -103,15 +104,21 @@ def server(
     driver: str = "memory",
     nodes: tuple[str, ...] = ("pve1", "pve2", "pve3"),
     delay: float = 0.0,
+    vm_templates: bool = False,
 ) -> Iterator[TestServer]:
-    """A server until the block ends. `delay`: seconds that each piece of work of a guest takes."""
+    """A server until the block ends. `delay`: seconds that each piece of work of a guest takes.
+
+    `vm_templates`: with a virtual machine `debian-12-cloud` to clone on each node, ids from 9001.
+    """
     if driver != "memory":
         raise ValueError(f"driver '{driver}' is not for tests without a machine; use 'memory'")
     access = Access()
     accounts(access, ROOT_PASSWORD, SECRETS["lab"])
-    memory = MemoryDriver(delay=delay)
+    memory, machines = MemoryDriver(delay=delay), MemoryDriver("qemu", delay)
     faults = Faults()
-    cluster = Cluster(nodes, {"lxc": memory}, access, faults)
+    cluster = Cluster(nodes, {"lxc": memory, "qemu": machines}, access, faults)
+    if vm_templates:
+        cluster.provide_templates()
     with tempfile.TemporaryDirectory(prefix="lab-api-") as directory:
         running = Server(cluster, Path(directory) / "tls")
         thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
@@ -128,6 +135,7 @@ def server(
                 faults=faults,
                 cluster=cluster,
                 driver=memory,
+                vm_driver=machines,
                 limited=Account("root@pam", "limited", SECRETS["limited"]),
                 auditor=Account("auditor@pve", "ro", SECRETS["ro"]),
                 operator=Account("operator@pve", "op", SECRETS["op"]),

@@ -36,6 +36,9 @@ PACKAGES = [
     "uidmap",
     "iproute2",
     "zstd",
+    "qemu-system-x86",
+    "qemu-utils",
+    "xorriso",
 ]
 
 
@@ -88,6 +91,7 @@ STEPS = (
     Step("newest", (("bash", "tests/newest.sh"),), 240),
     Step("scenario-default", (molecule("default"),), 480),
     Step("scenario-staging", (molecule("staging"),), 300),
+    Step("scenario-guests", (molecule("guests"),), 180),
 )
 
 

@@ -10,13 +10,27 @@ from typing import Any
 from lab.api import nodes as node_api
 from lab.api import storage as storage_api
 from lab.api.core import Request, route
-from lab.drivers.base import Guest
+from lab.drivers.base import Guest, split_properties
 from lab.errors import ParameterError
+
+
+def boot_disk(guest: Guest) -> str:
+    """The disk a virtual machine starts from."""
+    order = split_properties(str(guest.config.get("boot", ""))).get("order", "").split(";")
+    return next(
+        (key for key in [*order, "scsi0", "virtio0", "sata0", "ide0"] if guest.disk_size(key)), "scsi0"
+    )
+
+
+def _cores(request: Request, guest: Guest) -> int:
+    if guest.kind == "qemu":
+        return int(guest.config.get("cores", 1)) * int(guest.config.get("sockets", 1))
+    return int(guest.config.get("cores", 0)) or int(request.cluster.driver(guest).node_status()["cores"])
 
 
 def guest_resource(request: Request, guest: Guest) -> dict[str, Any]:
     runtime = request.cluster.driver(guest).runtime(guest)
-    memory_mb = int(guest.config.get("memory", 512))
+    memory_mb = int(split_properties(str(guest.config.get("memory", 512)), "current")["current"])
     entry: dict[str, Any] = {
         "id": f"{guest.kind}/{guest.vmid}",
         "vmid": guest.vmid,
@@ -25,9 +39,9 @@ def guest_resource(request: Request, guest: Guest) -> dict[str, Any]:
         "name": guest.name,
         "status": "running" if runtime.running else "stopped",
         "template": int(guest.config.get("template", 0)),
-        "maxcpu": int(guest.config.get("cores", 0)) or request.cluster.driver(guest).node_status()["cores"],
+        "maxcpu": _cores(request, guest),
         "maxmem": memory_mb << 20,
-        "maxdisk": guest.disk_size("rootfs" if guest.kind == "lxc" else "scsi0"),
+        "maxdisk": guest.disk_size("rootfs" if guest.kind == "lxc" else boot_disk(guest)),
         "cpu": runtime.cpu,
         "mem": runtime.mem,
         "disk": runtime.disk,

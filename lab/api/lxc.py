@@ -12,6 +12,7 @@ from typing import Any
 from lab import schema
 from lab.api.cluster import guest_resource
 from lab.api.core import Request, route
+from lab.api.guests import apply_pending, names, normal_tags, overlaid, pending_entries
 from lab.api.storage import require_storage
 from lab.cluster import digest, volumes
 from lab.drivers.base import (
@@ -109,10 +110,6 @@ def net_text(net: dict[str, str]) -> str:
     return join_properties({"name=" + net["name"]: "name=" + net["name"], **rest}, "name=" + net["name"])
 
 
-def _normal_tags(value: str) -> str:
-    return ";".join(sorted({tag.lower() for tag in re.split(r"[;, ]+", value) if tag}))
-
-
 def _store(request: Request, guest: Guest, key: str, value: Any) -> Any:
     """The value as the configuration keeps it."""
     if _is_net(key):
@@ -122,7 +119,7 @@ def _store(request: Request, guest: Guest, key: str, value: Any) -> Any:
             net["hwaddr"] = request.cluster.new_mac()
         return net_text(net)
     if key == "tags":
-        return _normal_tags(str(value))
+        return normal_tags(str(value))
     if key == "description":
         return str(value).rstrip("\n") + "\n"
     return value
@@ -232,32 +229,12 @@ def current(request: Request) -> dict[str, Any]:
 
 @route("GET", ONE + "/config")
 def config(request: Request) -> dict[str, Any]:
-    guest = _guest(request)
-    found = dict(guest.config)
-    if not request.params.get("current"):
-        found.update(guest.pending)
-        for key in list(guest.pending_delete):
-            found.pop(key, None)
-    found["digest"] = digest(guest)
-    return found
+    return overlaid(_guest(request), bool(request.params.get("current")))
 
 
 @route("GET", ONE + "/pending")
 def pending(request: Request) -> list[dict[str, Any]]:
-    guest = _guest(request)
-    now, later, gone = dict(guest.config), dict(guest.pending), list(guest.pending_delete)
-    found: list[dict[str, Any]] = []
-    for key in sorted({*now, *later}):
-        entry: dict[str, Any] = {"key": key}
-        if key in now:
-            entry["value"] = now[key]
-        if key in later:
-            entry["pending"] = later[key]
-        if key in gone:
-            entry["delete"] = 1
-        found.append(entry)
-    found.append({"key": "digest", "value": digest(guest)})
-    return found
+    return pending_entries(_guest(request))
 
 
 @route("GET", ONE + "/interfaces")
@@ -457,15 +434,11 @@ def destroy(request: Request) -> str:
 # -- configuration
 
 
-def _names(text: Any) -> list[str]:
-    return [name for name in re.split(r"[;, ]+", str(text or "")) if name]
-
-
 @route("PUT", ONE + "/config")
 def update(request: Request) -> None:
     guest, cluster, params = _guest(request), request.cluster, request.params
     values = {k: v for k, v in params.items() if k not in ("node", "vmid", "delete", "revert", "digest")}
-    deleted, reverted = _names(params.get("delete")), _names(params.get("revert"))
+    deleted, reverted = names(params.get("delete")), names(params.get("revert"))
     if not (values or deleted or reverted):
         raise die("no options specified")
     both = set(values) & set(deleted)
@@ -530,15 +503,6 @@ def _config_names() -> set[str]:
     return set(method.properties) if method else set()
 
 
-def _apply_pending(request: Request, guest: Guest) -> None:
-    """What happens to pending changes when a container is not running any more."""
-    with request.cluster.change(guest, skiplock=True):
-        for key in guest.pending_delete:
-            guest.config.pop(key, None)
-        guest.config.update(guest.pending)
-        guest.pending, guest.pending_delete = {}, []
-
-
 @route("PUT", ONE + "/resize")
 def resize(request: Request) -> str:
     guest, cluster = _guest(request), request.cluster
@@ -591,7 +555,7 @@ def start(request: Request) -> str:
         raise die(f"CT {guest.vmid} already running")
 
     def work(task: Task) -> None:
-        _apply_pending(request, guest)
+        apply_pending(request, guest)
         cluster.driver(guest).start(guest, task)
 
     return _spawn(request, "vzstart", guest, work)
@@ -604,7 +568,7 @@ def stop(request: Request) -> str:
 
     def work(task: Task) -> None:
         request.cluster.driver(guest).stop(guest, task)
-        _apply_pending(request, guest)
+        apply_pending(request, guest)
 
     return _spawn(request, "vzstop", guest, work)
 
@@ -623,7 +587,7 @@ def shutdown(request: Request) -> str:
                 raise RuntimeError("container did not stop")
             task.log("container did not stop in time, stopping it")
             driver.stop(guest, task)
-        _apply_pending(request, guest)
+        apply_pending(request, guest)
 
     return _spawn(request, "vzshutdown", guest, work)
 
@@ -638,7 +602,7 @@ def reboot(request: Request) -> str:
         driver = request.cluster.driver(guest)
         if not driver.shutdown(guest, timeout, task):
             raise RuntimeError("container did not stop")
-        _apply_pending(request, guest)
+        apply_pending(request, guest)
         time.sleep(0.1)
         driver.start(guest, task)
 

@@ -140,8 +140,3 @@ def task_stop(request: Request) -> None:
     if task.owner not in (request.who.owner, request.who.user):
         request.cluster.access.require(request.who, f"/nodes/{request.params['node']}", ["Sys.Modify"])
     task.cancelled.set()
-
-
-@route("GET", "/nodes/{node}/qemu")
-def virtual_machines(_request: Request) -> list[dict[str, Any]]:
-    return []

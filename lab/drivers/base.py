@@ -51,6 +51,20 @@ def join_properties(values: dict[str, Any], default_key: str = "") -> str:
     return ",".join(parts)
 
 
+_MAC = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}")
+
+
+def parse_nic(text: str) -> dict[str, str]:
+    """`virtio=BC:..,bridge=vmbr0` of a virtual machine; model and address as `model` and `macaddr`."""
+    found: dict[str, str] = {}
+    for key, value in split_properties(text, "model").items():
+        if key not in ("macaddr", "model") and _MAC.fullmatch(value):
+            found["model"], found["macaddr"] = key, value.upper()
+        else:
+            found[key] = value
+    return found
+
+
 @dataclass
 class Guest:
     """One guest as its configuration file has it."""
@@ -83,6 +97,8 @@ class Creation:
 
     template: str = ""
     source: Guest | None = None
+    # The disks refer to those of the source instead of copying them.
+    linked: bool = False
     ssh_public_keys: str = ""
     password: str = ""
 
@@ -135,7 +151,17 @@ class Driver(Protocol):
         """Make a running guest obey the option `key` of its configuration (absent: the default)."""
 
     def resize(self, guest: Guest, disk: str, size: int, task: Task) -> None:
-        """Grow a disk and the file system on it to `size` bytes."""
+        """Grow a disk to `size` bytes; of a container, the file system on it, too."""
 
     def node_status(self) -> dict[str, Any]:
         """cpu, cores, memory and disk of the machine below."""
+
+
+class MachineDriver(Driver, Protocol):
+    """What only virtual machines can do."""
+
+    def attach(self, guest: Guest, disk: str, task: Task) -> None:
+        """Make a further disk of a virtual machine and give it to one that runs."""
+
+    def ping(self, guest: Guest) -> bool:
+        """Whether the agent inside a virtual machine answers."""

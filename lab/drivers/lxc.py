@@ -391,7 +391,7 @@ class LxcDriver(Driver):
     def _pid(self, guest: Guest) -> int:
         """The guest's init on this machine; 0 when it is stopped. A guest may have rebooted by itself."""
         known = self._pids.get(guest.vmid)
-        if known and host.alive(known[0]) and _started(known[0]) == known[1]:
+        if known and host.alive(known[0]) and process_start(known[0]) == known[1]:
             return known[0]
         if not (self.instance.lxc_path / self._name(guest) / "config").exists():
             return 0
@@ -399,7 +399,7 @@ class LxcDriver(Driver):
             pid = int(self._lxc("lxc-info", guest, "-p", "-H").strip() or 0)
             if pid > 0 and host.alive(pid):
                 with self._lock:
-                    self._pids[guest.vmid] = (pid, _started(pid))
+                    self._pids[guest.vmid] = (pid, process_start(pid))
                 return pid
         return 0
 
@@ -429,7 +429,7 @@ class LxcDriver(Driver):
         return Runtime(
             running=True,
             pid=pid,
-            uptime=int(time.clock_gettime(time.CLOCK_BOOTTIME) - _started(pid) / _HZ),
+            uptime=int(time.clock_gettime(time.CLOCK_BOOTTIME) - process_start(pid) / _HZ),
             cpu=round(cpu, 4),
             mem=max(0, _number(memory / "memory.usage_in_bytes") - cached),
             disk=disk,
@@ -503,15 +503,20 @@ class LxcDriver(Driver):
         self._put_network_files(guest)
 
     def node_status(self) -> dict[str, Any]:
-        memory = _field(Path("/proc/meminfo"), "MemTotal:") << 10
-        disk = os.statvfs(self.instance.state)
-        return {
-            "cores": os.cpu_count() or 1,
-            "memory": memory,
-            "memory_used": memory - (_field(Path("/proc/meminfo"), "MemAvailable:") << 10),
-            "disk": disk.f_blocks * disk.f_frsize,
-            "disk_used": (disk.f_blocks - disk.f_bavail) * disk.f_frsize,
-        }
+        return machine_status(self.instance.state)
+
+
+def machine_status(directory: Path) -> dict[str, Any]:
+    """The machine below, with the disk that holds a directory."""
+    memory = _field(Path("/proc/meminfo"), "MemTotal:") << 10
+    disk = os.statvfs(directory)
+    return {
+        "cores": os.cpu_count() or 1,
+        "memory": memory,
+        "memory_used": memory - (_field(Path("/proc/meminfo"), "MemAvailable:") << 10),
+        "disk": disk.f_blocks * disk.f_frsize,
+        "disk_used": (disk.f_blocks - disk.f_bavail) * disk.f_frsize,
+    }
 
 
 def _fill(image: Path) -> None:
@@ -525,7 +530,7 @@ def _fill(image: Path) -> None:
         host.run("resize2fs", image)
 
 
-def _started(pid: int) -> int:
+def process_start(pid: int) -> int:
     """Start of a process in clock ticks since boot; 0 when it is gone."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")

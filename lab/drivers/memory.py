@@ -4,11 +4,12 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from typing import Any
 
-from lab.drivers.base import Creation, Driver, Guest, Runtime, split_properties
+from lab.drivers.base import Creation, Guest, MachineDriver, Runtime, parse_nic, split_properties
 from lab.tasks import Task
 
 TEMPLATES = {
@@ -17,7 +18,7 @@ TEMPLATES = {
 }
 
 
-class MemoryDriver(Driver):
+class MemoryDriver(MachineDriver):
     """Answers as a hypervisor would; `delay` seconds pass in each piece of work."""
 
     def __init__(self, kind: str = "lxc", delay: float = 0.0) -> None:
@@ -31,9 +32,11 @@ class MemoryDriver(Driver):
         self.ssh_keys: dict[int, str] = {}
         # Guests that ignore a polite shutdown.
         self.deaf: set[int] = set()
+        # Virtual machines whose agent does not answer.
+        self.silent: set[int] = set()
 
     def templates(self) -> dict[str, int]:
-        return dict(TEMPLATES)
+        return dict(TEMPLATES) if self.kind == "lxc" else {}
 
     def create(self, guest: Guest, creation: Creation, task: Task) -> None:
         task.sleep(self.delay)
@@ -41,7 +44,7 @@ class MemoryDriver(Driver):
             self.disks[guest.vmid] = {
                 key: guest.disk_size(key)
                 for key in guest.config
-                if key == "rootfs" or (key.startswith("mp") and key[2:].isdigit())
+                if guest.disk_size(key) and re.fullmatch(r"rootfs|(mp|scsi|virtio|sata|ide)\d+", key)
             }
             self.ssh_keys[guest.vmid] = creation.ssh_public_keys
 
@@ -77,6 +80,10 @@ class MemoryDriver(Driver):
         )
 
     def interfaces(self, guest: Guest) -> list[dict[str, Any]]:
+        if self.kind == "qemu":
+            if guest.vmid in self.silent:
+                raise ConnectionRefusedError
+            return [_agent_interface("lo", "00:00:00:00:00:00", "127.0.0.1/8"), *_agent_interfaces(guest)]
         found: list[dict[str, Any]] = [_interface("lo", "00:00:00:00:00:00", "127.0.0.1/8")]
         for key, value in sorted(guest.config.items()):
             if key.startswith("net") and key[3:].isdigit():
@@ -93,6 +100,12 @@ class MemoryDriver(Driver):
     def resize(self, guest: Guest, disk: str, size: int, task: Task) -> None:
         task.sleep(self.delay)
         self.disks.setdefault(guest.vmid, {})[disk] = size
+
+    def attach(self, guest: Guest, disk: str, task: Task) -> None:
+        self.disks.setdefault(guest.vmid, {})[disk] = guest.disk_size(disk)
+
+    def ping(self, guest: Guest) -> bool:
+        return guest.vmid not in self.silent
 
     def node_status(self) -> dict[str, Any]:
         return {
@@ -111,3 +124,21 @@ def _interface(name: str, mac: str, address: str) -> dict[str, Any]:
         entry["inet"] = address
         entry["ip-addresses"] = [{"ip-address": ip, "ip-address-type": "inet", "prefix": prefix}]
     return entry
+
+
+def _agent_interface(name: str, mac: str, address: str) -> dict[str, Any]:
+    """An interface as the agent inside a virtual machine tells it."""
+    ip, _, prefix = address.partition("/")
+    addresses = [{"ip-address": ip, "ip-address-type": "ipv4", "prefix": int(prefix)}] if prefix else []
+    return {"name": name, "hardware-address": mac.lower(), "ip-addresses": addresses}
+
+
+def _agent_interfaces(guest: Guest) -> list[dict[str, Any]]:
+    found = []
+    for key, value in sorted(guest.config.items()):
+        if key.startswith("net") and key[3:].isdigit():
+            address = split_properties(str(guest.config.get(f"ipconfig{key[3:]}", ""))).get("ip", "")
+            if address == "dhcp":
+                address = f"192.0.2.{guest.vmid % 250 + 1}/24"
+            found.append(_agent_interface(f"eth{key[3:]}", parse_nic(str(value))["macaddr"], address))
+    return found

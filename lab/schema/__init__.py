@@ -170,7 +170,11 @@ def parse_properties(form: Mapping[str, Any], text: str, errors: dict[str, str])
             continue
         if key in result:
             errors[key] = "duplicate key in comma-separated list property: " + key
-        result[str(form[key].get("alias", key))] = _scalar(form[key], value, errors, key)
+        if "keyAlias" in form[key]:
+            # `virtio=<MAC>` says the model by its key.
+            result[str(form[key]["keyAlias"])] = key
+        name = str(form[key].get("alias", key))
+        result[name] = _scalar(form.get(name, form[key]), value, errors, key)
     for key, sub in form.items():
         if key not in result and not sub.get("optional") and "alias" not in sub and "keyAlias" not in sub:
             errors[key] = _MISSING

@@ -89,6 +89,8 @@ def test_every_readable_method_answers_in_the_declared_shape(api: Client) -> Non
     api.create(start=1)
     api("POST", "/pools", poolid="p")
     upid = api("GET", "/cluster/tasks")[0]["upid"]
+    machine = "101"
+    api.task(api("POST", "/nodes/pve1/qemu", vmid=machine, agent=1, start=1))
     values = {"node": "pve1", "vmid": "100", "storage": "local", "poolid": "p", "upid": upid}
     shapes: dict[str, Any] = {
         "array": list,
@@ -100,7 +102,8 @@ def test_every_readable_method_answers_in_the_declared_shape(api: Client) -> Non
     for verb, path in ROUTES:
         if verb != "GET":
             continue
-        concrete = re.sub(r"\{(\w+)\}", lambda match: values[match[1]], path)
+        concrete = path.replace("/qemu/{vmid}", f"/qemu/{machine}")
+        concrete = re.sub(r"\{(\w+)\}", lambda match: values[match[1]], concrete)
         found = api("GET", concrete)
         method = schema.load().method(path, verb)
         assert method
@@ -109,8 +112,8 @@ def test_every_readable_method_answers_in_the_declared_shape(api: Client) -> Non
 
 def test_known_but_missing_and_unknown_methods_are_not_implemented(api: Client) -> None:
     assert (
-        api("POST", "/nodes/pve1/qemu", 501, vmid=101).reason
-        == "Method 'POST /nodes/pve1/qemu' not implemented"
+        api("POST", "/nodes/pve1/qemu/101/monitor", 501, command="info").reason
+        == "Method 'POST /nodes/pve1/qemu/101/monitor' not implemented"
     )
     assert api("GET", "/no/such/thing", 501).reason == "Method 'GET /no/such/thing' not implemented"
 

@@ -86,7 +86,7 @@ options:
         type: str
         required: true
       kind:
-        description: Container or virtual machine. Options that only containers have are ignored for VMs.
+        description: Container or virtual machine. Options that only the other kind has are ignored.
         type: str
         choices: [lxc, vm]
         default: lxc
@@ -110,7 +110,9 @@ options:
         description: Volume of the container template, or name or id of the VM to clone. Used at creation only.
         type: str
       clone_of:
-        description: The same as O(guests[].template), for VMs; takes precedence.
+        description:
+          - The same as O(guests[].template), for VMs; takes precedence.
+          - With one template of a name on each node, the one on O(guests[].node) is cloned, else that of the emptiest node.
         type: str
       pool:
         description: Pool the guest belongs to.
@@ -162,6 +164,9 @@ options:
       unprivileged: {description: Whether a container is unprivileged. Fixed at creation., type: bool}
       protection: {description: Whether the guest and its disks are protected from removal., type: bool}
       description: {description: Notes., type: str}
+      user:
+        description: User of a VM that cloud-init makes and gives the keys to. Used at creation only.
+        type: str
       ssh_public_keys:
         description: Public keys of root in a container, of the cloud-init user in a VM. Used at creation only.
         type: list
@@ -186,6 +191,16 @@ EXAMPLES = r"""
         rootfs: {storage: local-lvm, size_gb: 16}
         networks:
           - {bridge: vmbr0, address: 10.0.0.11/24, gateway: 10.0.0.1}
+        ssh_public_keys: ["ssh-ed25519 AAAA... operator"]
+      - name: db-1
+        kind: vm
+        clone_of: debian-12-cloud
+        cores: 2
+        memory_mb: 4096
+        rootfs: {storage: local-lvm, size_gb: 32}
+        networks:
+          - {bridge: vmbr0, address: 10.0.0.12/24, gateway: 10.0.0.1}
+        user: root
         ssh_public_keys: ["ssh-ed25519 AAAA... operator"]
       - name: old-1
         state: absent

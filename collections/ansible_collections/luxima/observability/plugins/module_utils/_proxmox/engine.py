@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from .allocate import Ids, spread
 from .client import Client, Settings
 from .errors import Absent, Failed
-from .formats import NAME
+from .formats import NAME, VOLUME, storage_of
 from .model import Guest, Plan, Want
 from .options import TABLES, faults
 from .plan import plan
@@ -62,11 +62,10 @@ def wants(records: Iterable[Mapping[str, Any]]) -> list[Want]:
         if vmid and not 100 <= vmid <= 999999999:
             own.append(f"vmid: {vmid} is below 100 (leave it out for the next free one)")
         checked = {key: value for key, value in options.items() if key != "pool"}
-        if record["kind"] == "vm":
-            # One inventory describes both kinds; what only containers have says nothing about a VM.
-            known = {option.name for option in TABLES["vm"]} | {"pool"}
-            options = {key: value for key, value in options.items() if key in known}
-            checked = {key: value for key, value in checked.items() if key in known}
+        # One inventory describes both kinds; what only the other one has says nothing about this one.
+        known = {option.name for option in TABLES[str(record["kind"])]} | {"pool"}
+        options = {key: value for key, value in options.items() if key in known}
+        checked = {key: value for key, value in checked.items() if key in known}
         own += faults(str(record["kind"]), checked)
         claims = [("name", name), ("vmid", str(vmid) if vmid else "")]
         claims += [
@@ -215,7 +214,9 @@ class Engine:
 
         for case in new:
             if case.want.kind == "vm":
-                self._choose_source(case, cluster)
+                self._choose_source(case, cluster, counts)
+                if case.error:
+                    continue
             if not case.want.template:
                 report(
                     case.want.name,
@@ -239,14 +240,24 @@ class Engine:
                 "nothing was changed, because this is missing on the hypervisor:\n" + "\n".join(lines)
             )
 
-    def _choose_source(self, case: _Case, cluster: Cluster) -> None:
-        matches = [
-            guest
+    def _choose_source(self, case: _Case, cluster: Cluster, counts: Mapping[str, int]) -> None:
+        """The VM to clone. A name may stand for a copy per node: that on the record's node, else on the emptiest."""
+        want = case.want
+        matches = {
+            guest.node: guest
             for guest in cluster.guests
-            if case.want.template in (guest.name, str(guest.vmid)) and guest.kind == "vm"
-        ]
-        if len(matches) == 1:
-            case.source = read(self._client, matches[0])
+            if want.template in (guest.name, str(guest.vmid)) and guest.kind == "vm"
+        }
+        many = [guest for guest in cluster.guests if guest.kind == "vm" and guest.name == want.template]
+        doubled = sorted(str(guest.vmid) for guest in many if [g.node for g in many].count(guest.node) > 1)
+        if doubled:
+            case.error = (
+                f"{want.label}: VMs {', '.join(doubled)} on one node are all called {want.template!r}: "
+                "name the one to clone by its id in template or clone_of"
+            )
+        elif matches:
+            node = want.node if want.node in matches else spread(matches, counts)
+            case.source = read(self._client, matches[node])
 
     def _choose_node(
         self,
@@ -284,6 +295,8 @@ class Engine:
         ]
         if want.kind == "lxc":
             result.append(stock.template_fault(node, want.template))
+        elif case.source is not None and case.source.node != node:
+            result.append(_clone_fault(stock, case.source, want, node))
         return [fault for fault in result if fault]
 
     def _privilege_faults(self, case: _Case, stock: Stock) -> list[str]:
@@ -297,6 +310,8 @@ class Engine:
             paths.append(f"/pool/{case.have.pool}")
         faults = [stock.privilege_fault(privilege, paths) for privilege in sorted(planned.privileges)]
         if case.have is None:
+            if case.source is not None:
+                faults.append(stock.privilege_fault("VM.Clone", [f"/vms/{case.source.vmid}"]))
             storage = (case.want.options.get("rootfs") or {}).get("storage")
             if storage:
                 faults.append(stock.privilege_fault("Datastore.AllocateSpace", [f"/storage/{storage}"]))
@@ -378,6 +393,18 @@ class Engine:
                 return list(dict.fromkeys([*static, *found]))
             time.sleep(pause)
             pause = min(pause * 1.4, 1.0)
+
+
+def _clone_fault(stock: Stock, source: Guest, want: Want, node: str) -> str:
+    """A clone lands on another node only when all its volumes lie on storages that both share."""
+    used = {storage_of(str(raw)) for key, raw in source.config.items() if VOLUME.fullmatch(key)} - {""}
+    for storage in sorted(used):
+        if stock.storage_fault(source.node, storage, "images") or not stock.shared(source.node, storage):
+            return (
+                f"template {want.template!r} is on node {source.node} and storage {storage!r} is not shared, so it cannot be "
+                f"cloned to {node}: make a template of this name there, or set node to {source.node}"
+            )
+    return ""
 
 
 def run(params: Mapping[str, Any], check: bool) -> Report:

@@ -137,7 +137,7 @@ def _lenient_address(text: str) -> str:
         return text
 
 
-def _networks(option: Option, value: Any, config: Config, creating: bool, kind: str) -> list[Item]:
+def _networks(option: Option, value: Any, config: Config, kind: str) -> list[Item]:
     """Wanted keys are laid over the present ones, so the MAC and everything unmanaged stay."""
     current = {
         int(key[3:]): parse_nic(str(raw), kind)
@@ -172,21 +172,47 @@ def _networks(option: Option, value: Any, config: Config, creating: bool, kind: 
             _put(network, "ip", address)
             # A gateway without a static address is refused or misread.
             _put(network, "gw", (record.get("gateway") or "") if "/" in address else "")
-        after = _gathered(nic, network, fields)
         label = f"networks.{nic.get('name', '') or f'net{index}'}"
-        effect = LIVE
-        if kind == "lxc" or creating or nic != old_nic or index not in current:
-            wire = format_nic(nic, kind)
-            items.append(Item(label, f"net{index}", before, after, wire, effect, option.privilege))
-        elif network == old_network:
-            items.append(
-                Item(label, f"net{index}", after, after, format_nic(nic, kind), effect, option.privilege)
+        if kind == "vm":
+            items += _vm_nic(
+                option, label, index, (old_nic, nic), (old_network, network), fields, index in current
             )
-        if kind == "vm" and "address" in fields and network != old_network:
-            old = {"address": old_network.get("ip", ""), "gateway": old_network.get("gw", "")}
-            new = {"address": network.get("ip", ""), "gateway": network.get("gw", "")}
-            wire_ip = format_properties(network) or None
-            items.append(Item(f"{label}.address", ip_key, old, new, wire_ip, REBOOT, "VM.Config.Cloudinit"))
+            continue
+        after = _gathered(nic, network, fields)
+        items.append(Item(label, f"net{index}", before, after, format_nic(nic, kind), LIVE, option.privilege))
+    return items
+
+
+def _vm_nic(
+    option: Option,
+    label: str,
+    index: int,
+    nics: tuple[Mapping[str, str], Mapping[str, str]],
+    networks: tuple[Mapping[str, str], Mapping[str, str]],
+    fields: set[str],
+    present: bool,
+) -> list[Item]:
+    """The interface, which changes at once, and its address, which cloud-init sets at the next start."""
+    own, addressed = fields - {"address", "gateway"}, fields & {"address", "gateway"}
+    old, new = (_gathered(nic, {}, own) for nic in nics)
+    key = f"net{index}"
+    items = [
+        Item(
+            label,
+            key,
+            old if present else None,
+            new,
+            format_nic(nics[1], "vm"),
+            LIVE,
+            option.privilege,
+        )
+    ]
+    if addressed:
+        old, new = (_gathered({}, network, addressed) for network in networks)
+        wire = format_properties(networks[1]) or None
+        items.append(
+            Item(f"{label}.address", f"ipconfig{index}", old, new, wire, REBOOT, "VM.Config.Cloudinit")
+        )
     return items
 
 
@@ -261,11 +287,11 @@ def _disks(option: Option, value: Any, config: Config, creating: bool) -> list[I
 
 
 def _lxc_networks(option: Option, value: Any, config: Config, creating: bool) -> list[Item]:
-    return _networks(option, value, config, creating, "lxc")
+    return _networks(option, value, config, "lxc")
 
 
 def _vm_networks(option: Option, value: Any, config: Config, creating: bool) -> list[Item]:
-    return _networks(option, value, config, creating, "vm")
+    return _networks(option, value, config, "vm")
 
 
 def _integer(default: int | None = None) -> Codec:
@@ -379,6 +405,7 @@ VM: tuple[Option, ...] = (
     Option("networks", "net", _NETWORK_SPEC, TEXT, LIVE, "VM.Config.Network", _vm_networks),
     Option("nameservers", "nameserver", _LIST, WORDS, REBOOT, "VM.Config.Cloudinit"),
     Option("searchdomain", "searchdomain", _STR, TEXT, REBOOT, "VM.Config.Cloudinit"),
+    Option("user", "ciuser", _STR, TEXT, CREATION, "VM.Config.Cloudinit"),
     Option("ssh_public_keys", "sshkeys", _KEYS, SSH_KEYS, CREATION, "VM.Config.Cloudinit"),
     *_SHARED,
 )

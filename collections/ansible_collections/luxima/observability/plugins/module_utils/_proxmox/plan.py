@@ -23,7 +23,7 @@ from .model import (
     Stop,
     Want,
 )
-from .options import REBOOT, Item, boot_disk, expand
+from .options import CREATION, REBOOT, TABLES, Item, boot_disk, expand
 
 
 def plan(
@@ -133,7 +133,7 @@ def _update(want: Want, have: Guest, reboot: str, fresh: bool) -> Plan:
             )
         )
     options = {name: value for name, value in _wanted(want).items() if name != "pool"}
-    items = expand(want.kind, options, have.config, fresh)
+    items = expand(want.kind, options, have.config, fresh or _half_made(have))
     differing = [item for item in items if item.differs or item.refusal]
     values = {item.key: item.wire for item in differing if item.wire is not None}
     delete = tuple(
@@ -166,6 +166,12 @@ def _update(want: Want, have: Guest, reboot: str, fresh: bool) -> Plan:
     after["state"] = "running" if running else "stopped"
     refusals = tuple(item.refusal for item in items if item.refusal)
     return Plan(tuple(changes), before, after, needs_reboot, refusals, frozenset(privileges))
+
+
+def _half_made(have: Guest) -> bool:
+    """Whether a VM is a clone that nobody configured or started yet: a run ended between the two."""
+    given = {option.key for option in TABLES["vm"] if option.effect == CREATION}
+    return have.kind == "vm" and not have.running and not given & set(have.config)
 
 
 def _managed_keys(want: Want, have: Guest) -> set[str]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .client import Client
-from .errors import Absent, Failed
+from .errors import Absent, Conflict, Failed
 from .model import API_KIND, Guest, Want
 
 _KIND = {"lxc": "lxc", "qemu": "vm"}
@@ -158,7 +158,7 @@ def addresses(client: Client, guest: Guest) -> list[str]:
         else:
             answer = client.get(f"{base}/agent/network-get-interfaces", f"ask {guest.name} for its addresses")
             rows = answer.get("result", [])
-    except (Absent, Failed):
+    except (Absent, Conflict, Failed):
         return []  # no agent, or not up yet: addresses are a convenience
     result = []
     for row in rows:
@@ -209,6 +209,10 @@ class Stock:
         if held and content not in held.split(","):
             return f"storage {storage!r} on node {node} does not hold content {content!r} (it holds {held})"
         return ""
+
+    def shared(self, node: str, storage: str) -> bool:
+        """Whether other nodes reach the same volumes; asked after :meth:`storage_fault`."""
+        return bool(int(self._storages.get(node, {}).get(storage, {}).get("shared", 0)))
 
     def template_fault(self, node: str, template: str) -> str:
         storage = template.partition(":")[0]

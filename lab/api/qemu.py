@@ -1,0 +1,637 @@
+# Copyright: luxima.observability contributors
+# GNU General Public License v3.0+ (see LICENSE)
+"""/nodes/{node}/qemu: the life of a virtual machine."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from typing import Any, cast
+from urllib.parse import unquote
+
+from lab import schema
+from lab.api.cluster import guest_resource
+from lab.api.core import Request, route
+from lab.api.guests import apply_pending, names, normal_tags, overlaid, pending_entries
+from lab.api.storage import require_storage
+from lab.cluster import digest, volumes
+from lab.drivers.base import (
+    Creation,
+    Guest,
+    MachineDriver,
+    format_size,
+    join_properties,
+    parse_nic,
+    parse_size,
+    split_properties,
+)
+from lab.errors import ApiError, ParameterError, die
+from lab.tasks import Task
+
+BASE = "/nodes/{node}/qemu"
+ONE = BASE + "/{vmid}"
+
+# Parameters of creation that are not options of the configuration.
+_NOT_CONFIG = {
+    "archive",
+    "bwlimit",
+    "force",
+    "ha-managed",
+    "import-working-storage",
+    "live-restore",
+    "node",
+    "pool",
+    "start",
+    "storage",
+    "unique",
+    "vmid",
+}
+_NOT_OPTIONS = {"background_delay", "delete", "digest", "force", "node", "revert", "skiplock", "vmid"}
+# Options that hold at once on a running machine; interfaces and new disks do, too.
+_LIVE = {"description", "hookscript", "lock", "name", "onboot", "protection", "shares", "startup", "tags"}
+_PRIVILEGES = {
+    "VM.Config.CPU": r"cores|sockets|cpu|cpulimit|cpuunits|vcpus|numa\d*|affinity",
+    "VM.Config.Memory": r"memory|balloon|shares|hugepages",
+    "VM.Config.Network": r"net\d+",
+    "VM.Config.Disk": r"(scsi|virtio|sata|ide|unused)\d+|boot|scsihw|bootdisk",
+    "VM.Config.HWType": r"agent|bios|machine|vga|serial\d+|usb\d+|tablet|keyboard|audio\d+|ostype",
+    "VM.Config.Cloudinit": r"ci\w+|sshkeys|ipconfig\d+|nameserver|searchdomain",
+}
+_DISK = re.compile(r"(scsi|virtio|sata|ide)\d+")
+_NEW_VOLUME = re.compile(r"([a-zA-Z][\w.\-]*):(\d+(?:\.\d+)?)")
+_CLOUDINIT = re.compile(r"([a-zA-Z][\w.\-]*):cloudinit")
+_SSH_KEY = re.compile(r"(ssh-(rsa|dss|ed25519)|ecdsa-\S+|sk-\S+) [A-Za-z0-9+/=]+( .*)?")
+
+
+def _guest(request: Request) -> Guest:
+    return request.cluster.find(int(request.params["vmid"]), request.node, "qemu")
+
+
+def _spawn(request: Request, kind: str, guest: Guest, work: Callable[[Task], None]) -> str:
+    return request.cluster.tasks.spawn(guest.node, kind, str(guest.vmid), request.who.owner, work)
+
+
+def _driver(request: Request) -> MachineDriver:
+    return cast("MachineDriver", request.cluster.drivers["qemu"])
+
+
+def _running(request: Request, guest: Guest) -> bool:
+    return request.cluster.driver(guest).runtime(guest).running
+
+
+# -- values as they are stored
+
+
+def _is_net(key: str) -> bool:
+    return re.fullmatch(r"net\d+", key) is not None
+
+
+def nic_text(net: dict[str, str]) -> str:
+    """`virtio=<MAC>` first, the rest sorted, as the server writes it."""
+    rest = {key: value for key, value in net.items() if key not in ("model", "macaddr")}
+    return ",".join(
+        filter(None, [f"{net.get('model', 'virtio')}={net['macaddr'].upper()}", join_properties(rest)])
+    )
+
+
+def _store(request: Request, guest: Guest, key: str, value: Any) -> Any:
+    """The value as the configuration keeps it; volumes are allocated."""
+    if _is_net(key):
+        net = parse_nic(str(value))
+        net.setdefault("macaddr", request.cluster.new_mac())
+        return nic_text(net)
+    if _DISK.fullmatch(key):
+        return _volume(request, guest, key, str(value))
+    if key == "tags":
+        return normal_tags(str(value))
+    if key == "description":
+        return str(value).rstrip("\n") + "\n"
+    if key == "sshkeys":
+        return str(value).strip()
+    return value
+
+
+def _volume(request: Request, guest: Guest, key: str, value: str) -> str:
+    """`storage:GiB` becomes a volume with a name, `storage:cloudinit` the drive of that name; anything else is kept."""
+    disk = split_properties(value, "file")
+    match = _CLOUDINIT.fullmatch(disk.get("file", ""))
+    if match:
+        require_storage(request, match[1], "images")
+        return f"{match[1]}:vm-{guest.vmid}-cloudinit,media=cdrom"
+    match = _NEW_VOLUME.fullmatch(disk.get("file", ""))
+    if match is None:
+        return value
+    storage = require_storage(request, match[1], "images")
+    if float(match[2]) <= 0:
+        raise die(f"{key}: invalid size '{match[2]}'")
+    disk["file"] = request.cluster.allocate(guest, storage.id, volumes(guest))
+    disk["size"] = format_size(int(float(match[2]) * 1024**3))
+    return join_properties(disk, "file")
+
+
+def _check_options(request: Request, guest: Guest | None, values: dict[str, Any]) -> None:
+    """What the schema cannot say: references to storages and bridges, keys, rights per option."""
+    errors: dict[str, str] = {}
+    for key, value in values.items():
+        if _is_net(key):
+            bridge = parse_nic(str(value)).get("bridge")
+            if bridge and bridge != "vmbr0":
+                errors[key] = f"bridge '{bridge}' does not exist"
+        if re.fullmatch(r"ipconfig\d+", key):
+            ip = split_properties(str(value))
+            for gateway, address in (("gw", "ip"), ("gw6", "ip6")):
+                if gateway in ip and address not in ip:
+                    errors[key] = (
+                        f"invalid format - format error\n{gateway}: missing property - requires '{address}'"
+                    )
+        if key == "sshkeys" and not all(
+            _SSH_KEY.fullmatch(line) for line in unquote(str(value)).splitlines() if line.strip()
+        ):
+            raise die("SSH public key validation error")
+        if "import-from" in str(value) and _DISK.fullmatch(key):
+            raise ApiError(501, "importing a disk is not implemented")
+        if key == "cicustom":
+            raise ApiError(501, "custom cloud-init files are not implemented")
+    if errors:
+        raise ParameterError(errors)
+    if guest is None:
+        return
+    for key, value in values.items():
+        needed = next(
+            (name for name, keys in _PRIVILEGES.items() if re.fullmatch(keys, key)), "VM.Config.Options"
+        )
+        if "cloudinit" in str(value) or "media=cdrom" in str(value):
+            needed = "VM.Config.CDROM"
+        request.cluster.access.require(request.who, f"/vms/{guest.vmid}", [needed])
+
+
+# -- reading
+
+
+@route("GET", BASE)
+def index(request: Request) -> list[dict[str, Any]]:
+    return [
+        _status(request, guest)
+        for guest in list(request.cluster.guests.values())
+        if guest.node == request.node
+        and guest.kind == "qemu"
+        and request.cluster.access.has(request.who, f"/vms/{guest.vmid}", ["VM.Audit"])
+    ]
+
+
+_STATUS = [
+    "vmid",
+    "name",
+    "status",
+    "cpu",
+    "mem",
+    "disk",
+    "uptime",
+    "maxmem",
+    "maxdisk",
+    "netin",
+    "netout",
+    "diskread",
+    "diskwrite",
+]
+
+
+def _status(request: Request, guest: Guest) -> dict[str, Any]:
+    resource = guest_resource(request, guest)
+    entry = {key: resource[key] for key in _STATUS} | {"cpus": resource["maxcpu"]}
+    entry |= {key: resource[key] for key in ("tags", "lock") if key in resource}
+    pid = request.cluster.driver(guest).runtime(guest).pid
+    if pid:
+        entry["pid"] = pid
+    if resource["template"]:
+        entry["template"] = 1
+    return entry
+
+
+@route("GET", ONE + "/status/current")
+def current(request: Request) -> dict[str, Any]:
+    guest = _guest(request)
+    entry = _status(request, guest)
+    enabled = split_properties(str(guest.config.get("agent", "0")), "enabled").get("enabled", "0")
+    return {**entry, "qmpstatus": entry["status"], "agent": int(enabled), "ha": {"managed": 0}}
+
+
+@route("GET", ONE + "/config")
+def config(request: Request) -> dict[str, Any]:
+    found = overlaid(_guest(request), bool(request.params.get("current")))
+    if "cipassword" in found:
+        found["cipassword"] = "**********"
+    return found
+
+
+@route("GET", ONE + "/pending")
+def pending(request: Request) -> list[dict[str, Any]]:
+    found = pending_entries(_guest(request))
+    for entry in found:
+        if entry["key"] == "cipassword":
+            entry |= {key: "**********" for key in ("value", "pending") if key in entry}
+    return found
+
+
+@route("GET", ONE + "/snapshot")
+def snapshots(request: Request) -> list[dict[str, Any]]:
+    guest = _guest(request)
+    running = int(_running(request, guest))
+    return [{"name": "current", "description": "You are here!", "running": running, "digest": digest(guest)}]
+
+
+# -- creation and removal
+
+
+def _finish(
+    request: Request, guest: Guest, pool: str, creation: Creation, fill: Callable[[], None]
+) -> Callable[[Task], None]:
+    """The work that turns a reserved id into a machine; nothing of it stays when it fails."""
+    cluster = request.cluster
+    cluster.add(guest)
+    if pool:
+        with cluster.lock:
+            cluster.pools[pool].members.append(guest.vmid)
+            cluster.save_pools()
+
+    def work(task: Task) -> None:
+        try:
+            with cluster.change(guest, skiplock=True):
+                fill()
+            cluster.driver(guest).create(guest, creation, task)
+        except BaseException:
+            cluster.driver(guest).destroy(guest, Task(task.upid, None))
+            cluster.remove(guest)
+            raise
+        with cluster.change(guest, skiplock=True):
+            guest.config.pop("lock", None)
+
+    return work
+
+
+def _require_allocation(request: Request, vmid: int, pool: str) -> None:
+    cluster, who = request.cluster, request.who
+    if pool and pool not in cluster.pools:
+        raise die(f"pool '{pool}' does not exist")
+    if not (pool and cluster.access.has(who, f"/pool/{pool}", ["VM.Allocate"])):
+        cluster.access.require(who, f"/vms/{vmid}", ["VM.Allocate"])
+
+
+@route("POST", BASE)
+def create(request: Request) -> str:
+    params, cluster = request.params, request.cluster
+    vmid, pool = int(params["vmid"]), str(params.get("pool", ""))
+    cluster.require_free(vmid, "qemu")
+    if params.get("archive"):
+        raise ApiError(501, "restoring an archive is not implemented")
+    _require_allocation(request, vmid, pool)
+    options = {key: value for key, value in params.items() if key not in _NOT_CONFIG}
+    _check_options(request, None, options)
+    for key, value in options.items():
+        match = (
+            _NEW_VOLUME.fullmatch(split_properties(str(value), "file").get("file", ""))
+            if _DISK.fullmatch(key)
+            else None
+        )
+        if match:
+            require_storage(request, match[1], "images")
+            cluster.access.require(request.who, f"/storage/{match[1]}", ["Datastore.AllocateSpace"])
+    guest = Guest(vmid, request.node, "qemu", {"lock": "create", "name": params.get("name", f"VM{vmid}")})
+
+    def fill() -> None:
+        for key, value in sorted({"memory": "512", "cores": 1, **options}.items()):
+            guest.config[key] = _store(request, guest, key, value)
+        devices = [key for key in sorted(guest.config) if _DISK.fullmatch(key) or _is_net(key)]
+        guest.config.setdefault(
+            "boot", "order=" + ";".join(sorted(devices, key=lambda key: key.startswith("net")))
+        )
+
+    work = _finish(request, guest, pool, Creation(), fill)
+
+    def and_start(task: Task) -> None:
+        work(task)
+        if params.get("start"):
+            cluster.driver(guest).start(guest, task)
+
+    return _spawn(request, "qmcreate", guest, and_start)
+
+
+@route("POST", ONE + "/clone")
+def clone(request: Request) -> str:
+    cluster, params, source = request.cluster, request.params, _guest(request)
+    cluster.require_unlocked(source)
+    template = bool(source.config.get("template"))
+    linked = not params["full"] if "full" in params else template
+    if params.get("target", source.node) != source.node:
+        storage = next(iter(sorted(volumes(source))), "local").partition(":")[0]
+        raise die(f"can't clone to non-shared storage '{storage}'")
+    if params.get("snapname"):
+        raise ApiError(501, "cloning a snapshot is not implemented")
+    if linked and not template:
+        raise die("Linked clone feature is only available for templates")
+    if linked and params.get("storage"):
+        raise ParameterError({"storage": "parameter 'storage' not allowed for linked clones"})
+    if _running(request, source):
+        raise ApiError(501, "cloning a running VM is not implemented")
+    newid, pool = int(params["newid"]), str(params.get("pool", ""))
+    if newid in cluster.guests:
+        raise die(f"unable to create VM {newid}: config file already exists")
+    _require_allocation(request, newid, pool)
+    target = str(params.get("storage", ""))
+    if target:
+        require_storage(request, target, "images")
+        cluster.access.require(request.who, f"/storage/{target}", ["Datastore.AllocateSpace"])
+    guest = Guest(newid, source.node, "qemu", {"lock": "clone"})
+
+    def fill() -> None:
+        for key, value in sorted(source.config.items()):
+            if key in ("template", "lock", "name") or key.startswith("unused"):
+                continue
+            if _is_net(key):
+                guest.config[key] = nic_text({**parse_nic(str(value)), "macaddr": cluster.new_mac()})
+            elif _DISK.fullmatch(key) and source.volume(key):
+                disk = split_properties(str(value), "file")
+                storage = target or disk["file"].partition(":")[0]
+                if disk["file"].endswith("cloudinit"):
+                    disk["file"] = f"{storage}:vm-{newid}-cloudinit"
+                else:
+                    disk["file"] = cluster.allocate(guest, storage, volumes(guest))
+                guest.config[key] = join_properties(disk, "file")
+            else:
+                guest.config[key] = value
+        guest.config["name"] = str(params.get("name", f"Copy-of-VM-{source.name}"))
+        if "description" in params:
+            guest.config["description"] = _store(request, guest, "description", params["description"])
+
+    return _spawn(
+        request,
+        "qmclone",
+        source,
+        _finish(request, guest, pool, Creation(source=source, linked=linked), fill),
+    )
+
+
+@route("POST", ONE + "/template")
+def make_template(request: Request) -> str:
+    guest, cluster = _guest(request), request.cluster
+    with cluster.change(guest):
+        if guest.config.get("template"):
+            raise die("you can't convert a template to a template")
+        if _running(request, guest):
+            raise die("you can't convert a running VM to a template")
+
+    def work(_task: Task) -> None:
+        with cluster.change(guest):
+            guest.config["template"] = 1
+
+    return _spawn(request, "qmtemplate", guest, work)
+
+
+@route("DELETE", ONE)
+def destroy(request: Request) -> str:
+    guest, cluster = _guest(request), request.cluster
+    with cluster.change(guest):
+        if guest.config.get("protection"):
+            raise die(f"can't remove VM {guest.vmid} - protection mode enabled")
+        if _running(request, guest):
+            raise die(f"VM {guest.vmid} is running - destroy failed")
+
+    def work(task: Task) -> None:
+        with cluster.change(guest):
+            guest.config["lock"] = "destroyed"
+        cluster.driver(guest).destroy(guest, task)
+        # Last of all, otherwise the id could be given away while its disks are still there.
+        cluster.remove(guest)
+
+    return _spawn(request, "qmdestroy", guest, work)
+
+
+# -- configuration
+
+
+def _option_names() -> set[str]:
+    method = schema.load().method(ONE + "/config", "PUT")
+    return set(method.properties) - _NOT_OPTIONS if method else set()
+
+
+def _change(request: Request, guest: Guest) -> Callable[[Task | None], None]:
+    """The checked change of a configuration, to be carried out now or by a task."""
+    cluster, params = request.cluster, request.params
+    values = {key: value for key, value in params.items() if key not in _NOT_OPTIONS}
+    deleted, reverted = names(params.get("delete")), names(params.get("revert"))
+    if not (values or deleted or reverted):
+        raise die("no options specified")
+    both = set(values) & set(deleted)
+    if both:
+        raise ParameterError(
+            {"delete": f"you can't use '-{min(both)}' and -delete {min(both)}' at the same time"}
+        )
+    for name in [*deleted, *reverted]:
+        if not {name, re.sub(r"\d+$", "[n]", name)} & (_option_names() | {"unused[n]"}):
+            raise ParameterError({"delete": f"unknown option '{name}'"})
+    _check_options(request, guest, {**values, **dict.fromkeys(deleted, "")})
+    # A stale digest and a lock are told at once, also where a task does the work.
+    with cluster.change(guest, params.get("digest")):
+        if guest.config.get("template") and any(_DISK.fullmatch(key) for key in values):
+            raise die("unable to modify disks of a template")
+
+    def work(task: Task | None) -> None:
+        with cluster.change(guest):
+            _write(request, guest, values, deleted, reverted, task)
+
+    return work
+
+
+def _write(
+    request: Request,
+    guest: Guest,
+    values: dict[str, Any],
+    deleted: list[str],
+    reverted: list[str],
+    task: Task | None,
+) -> None:
+    driver, running = _driver(request), _running(request, guest)
+    for name in [*reverted, *values, *deleted]:
+        guest.pending.pop(name, None)
+        if name in guest.pending_delete:
+            guest.pending_delete.remove(name)
+    for key, value in values.items():
+        stored = _store(request, guest, key, value)
+        if guest.config.get(key) == stored:
+            continue
+        is_net, is_disk = (
+            _is_net(key),
+            _DISK.fullmatch(key) and "media=cdrom" not in str(stored),
+        )
+        new_disk = is_disk and key not in guest.config
+        if running and not (key in _LIVE or is_net or new_disk):
+            guest.pending[key] = stored
+            continue
+        guest.config[key] = stored
+        if new_disk and guest.disk_size(key):
+            driver.attach(
+                guest,
+                key,
+                task or Task(f"UPID:{guest.node}:00000000:00000000:00000000:qmconfig::root@pam:", None),
+            )
+        elif running and is_net:
+            driver.apply(guest, key)
+    for key in deleted:
+        if key not in guest.config:
+            continue
+        is_net, has_volume = _is_net(key), _DISK.fullmatch(key) and guest.disk_size(key)
+        if running and not (key in _LIVE or is_net):
+            guest.pending_delete.append(key)
+            continue
+        if has_volume:
+            free = next(number for number in range(256) if f"unused{number}" not in guest.config)
+            guest.config[f"unused{free}"] = guest.volume(key)
+        del guest.config[key]
+        if running and is_net:
+            driver.apply(guest, key)
+
+
+@route("PUT", ONE + "/config")
+def update(request: Request) -> None:
+    _change(request, _guest(request))(None)
+
+
+@route("POST", ONE + "/config")
+def update_by_task(request: Request) -> str:
+    guest = _guest(request)
+    return _spawn(request, "qmconfig", guest, _change(request, guest))
+
+
+@route("PUT", ONE + "/resize")
+def resize(request: Request) -> str:
+    guest, cluster = _guest(request), request.cluster
+    disk, text = str(request.params["disk"]), str(request.params["size"])
+    with cluster.change(guest, request.params.get("digest")):
+        if not guest.disk_size(disk):
+            raise die(f"disk '{disk}' does not exist")
+
+    def work(task: Task) -> None:
+        with cluster.change(guest):
+            now, wanted = guest.disk_size(disk), parse_size(text.lstrip("+"))
+            size = now + wanted if text.startswith("+") else wanted
+            if size < now:
+                raise RuntimeError("shrinking disks is not supported")
+            if size > now:
+                cluster.driver(guest).resize(guest, disk, size, task)
+                entry = split_properties(str(guest.config[disk]), "file")
+                guest.config[disk] = join_properties({**entry, "size": format_size(size)}, "file")
+
+    return _spawn(request, "resize", guest, work)
+
+
+# -- power
+
+
+@route("GET", ONE + "/status")
+def status_index(_request: Request) -> list[dict[str, str]]:
+    return [{"subdir": name} for name in ("current", "start", "stop", "shutdown", "reboot", "reset")]
+
+
+def _require_running(request: Request, guest: Guest) -> None:
+    if not _running(request, guest):
+        raise die(f"VM {guest.vmid} not running")
+
+
+@route("POST", ONE + "/status/start")
+def start(request: Request) -> str:
+    guest, cluster = _guest(request), request.cluster
+    if not request.params.get("skiplock"):
+        cluster.require_unlocked(guest)
+    elif not request.who.is_root:
+        raise ParameterError({"skiplock": "Only root may use this option."})
+    if guest.config.get("template"):
+        raise die("you can't start a vm if it's a template")
+
+    def work(task: Task) -> None:
+        if _running(request, guest):
+            raise RuntimeError(f"VM {guest.vmid} already running")
+        apply_pending(request, guest)
+        cluster.driver(guest).start(guest, task)
+
+    return _spawn(request, "qmstart", guest, work)
+
+
+@route("POST", ONE + "/status/stop")
+def stop(request: Request) -> str:
+    guest, cluster = _guest(request), request.cluster
+    cluster.require_unlocked(guest)
+
+    def work(task: Task) -> None:
+        if _running(request, guest):
+            cluster.driver(guest).stop(guest, task)
+            apply_pending(request, guest)
+
+    return _spawn(request, "qmstop", guest, work)
+
+
+def _ask_to_end(request: Request, guest: Guest, seconds: float, force: bool, task: Task) -> None:
+    driver = request.cluster.driver(guest)
+    if not driver.shutdown(guest, seconds, task):
+        if not force:
+            raise RuntimeError("VM quit/powerdown failed - got timeout")
+        task.log("VM quit/powerdown failed - terminating now with SIGTERM")
+        driver.stop(guest, task)
+    apply_pending(request, guest)
+
+
+@route("POST", ONE + "/status/shutdown")
+def shutdown(request: Request) -> str:
+    guest, params = _guest(request), request.params
+    request.cluster.require_unlocked(guest)
+
+    def work(task: Task) -> None:
+        if _running(request, guest):
+            _ask_to_end(
+                request, guest, float(params.get("timeout", 180)), bool(params.get("forceStop")), task
+            )
+
+    return _spawn(request, "qmshutdown", guest, work)
+
+
+@route("POST", ONE + "/status/reboot")
+def reboot(request: Request) -> str:
+    guest = _guest(request)
+    request.cluster.require_unlocked(guest)
+    _require_running(request, guest)
+
+    def work(task: Task) -> None:
+        _ask_to_end(request, guest, float(request.params.get("timeout", 180)), False, task)
+        time.sleep(0.1)
+        request.cluster.driver(guest).start(guest, task)
+
+    return _spawn(request, "qmreboot", guest, work)
+
+
+# -- the agent inside
+
+
+def _require_agent(request: Request) -> Guest:
+    guest = _guest(request)
+    if split_properties(str(guest.config.get("agent", "0")), "enabled").get("enabled") != "1":
+        raise die("No QEMU guest agent configured")
+    if not _running(request, guest):
+        raise die(f"VM {guest.vmid} is not running")
+    return guest
+
+
+@route("POST", ONE + "/agent/ping")
+def ping(request: Request) -> dict[str, Any]:
+    guest = _require_agent(request)
+    if not _driver(request).ping(guest):
+        raise die("QEMU guest agent is not running")
+    return {"result": {}}
+
+
+@route("GET", ONE + "/agent/network-get-interfaces")
+def interfaces(request: Request) -> dict[str, Any]:
+    guest = _require_agent(request)
+    try:
+        return {"result": request.cluster.driver(guest).interfaces(guest)}
+    except OSError as error:
+        raise die("QEMU guest agent is not running") from error
