@@ -86,6 +86,7 @@ STEPS = (
         "unit", (("pytest", f"{COLLECTION}/tests/unit", "tests/lab", "tests/workload", "-m", "not lab"),), 240
     ),
     Step("render", (("pytest", "tests/render"),), 120),
+    Step("retention", (("pytest", "tests/retention"),), 240),
     Step("newest", (("bash", "tests/newest.sh"),), 240),
     Step("scenario-default", (molecule("default"),), 480),
     Step("scenario-staging", (molecule("staging"),), 300),
