@@ -88,6 +88,7 @@ STEPS = (
     Step("unit", unit(), 300),
     Step("lab", (("pytest", "tests/lab", "-m", "lab"),), 60),
     Step("render", (("pytest", "tests/render"),), 120),
+    Step("retention", (("pytest", "tests/retention"),), 240),
     Step("newest", (("bash", "tests/newest.sh"),), 240),
     Step("scenario-default", (molecule("default"),), 480),
     Step("scenario-staging", (molecule("staging"),), 300),

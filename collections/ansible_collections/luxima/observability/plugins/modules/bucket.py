@@ -8,12 +8,14 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 ---
 module: bucket
-short_description: Makes buckets on MinIO, each with one key that opens nothing else
+short_description: Makes buckets on MinIO, with lifecycle and encryption, each with one key that opens nothing else
 version_added: 0.1.0
 author:
   - luxima.observability contributors (@luxima)
 description:
-  - Makes buckets, and for each of them an access key whose policy is limited to that bucket.
+  - Makes buckets, and for each of them an access key whose policy is limited to that bucket and, where asked, to a prefix in it.
+  - Keeps versioning, encryption, quota and lifecycle of each bucket as wanted. What is not named is left as it is.
+  - Lifecycle rules of others, told by their id, are left alone and reported, or removed where C(foreign_rules) says so.
   - Access without a key is removed from these buckets. Other buckets, keys and policies are left alone.
   - A key whose stored secret is no longer the wanted one gets the wanted one.
   - Runs on the controller. What was changed is read back.
@@ -58,16 +60,58 @@ options:
         description: Who uses it; for people only.
         type: str
       access_key:
-        description: Access key of the consumer, at least 3 characters.
+        description: Access key of the consumer, at least 3 characters. Without one, only the administrator opens the bucket.
         type: str
-        required: true
       secret_key:
         description: Secret of the access key, at least 8 characters.
         type: str
-        required: true
+      prefix:
+        description: The key opens objects whose name begins so, and no others. Empty for the whole bucket.
+        type: str
       versioning:
         description: Whether overwritten and deleted objects are kept as versions. Left as it is when absent.
         type: bool
+      encryption:
+        description:
+          - Whether the server encrypts what is written to the bucket with its own key (SSE-S3). Left as it is when absent.
+          - The server needs a key for that; objects that are there already stay as they are.
+        type: str
+        choices: [AES256, none]
+      quota:
+        description: Size beyond which nothing more can be written, for example C(50GiB); C(0) for none. Left as it is when absent.
+        type: str
+      lifecycle:
+        description:
+          - The rules of ours. An empty list removes them; left as they are when absent.
+          - MinIO knows no expiry of incomplete uploads by rule; it removes them by itself after its C(MINIO_API_STALE_UPLOADS_EXPIRY).
+        type: list
+        elements: dict
+        suboptions:
+          id:
+            description: Name of the rule; on the server it carries the prefix C(platform-), by which it is told from rules of others.
+            type: str
+            required: true
+          prefix:
+            description: Objects whose name begins so. Empty for all.
+            type: str
+            default: ""
+          days:
+            description: Objects are deleted when they are older than this many days.
+            type: int
+          noncurrent_days:
+            description: Versions that were overwritten or deleted are removed after this many days; needs C(versioning).
+            type: int
+      foreign_rules:
+        description: What happens to lifecycle rules that are not ours.
+        type: str
+        choices: [keep, replace]
+        default: keep
+      retire_keys:
+        description:
+          - Removes the other keys that have the policy of this bucket and no other policy.
+          - So a key is rotated without an outage. Give the consumer a new access key, let it restart, then retire the former one.
+        type: bool
+        default: false
   timeout:
     description: Seconds to wait for one answer.
     type: float
@@ -87,6 +131,26 @@ EXAMPLES = r"""
     connection: "{{ minio_connection }}"
     buckets: "{{ platform_buckets }}"
   delegate_to: localhost
+
+- name: An encrypted archive that keeps audit logs longer than the rest
+  luxima.observability.bucket:
+    connection: "{{ minio_connection }}"
+    buckets:
+      - name: logs-archive
+        versioning: true
+        encryption: AES256
+        quota: 200GiB
+        lifecycle:
+          - {id: application, prefix: application/, days: 60, noncurrent_days: 14}
+          - {id: audit, prefix: audit/, days: 180, noncurrent_days: 14}
+  delegate_to: localhost
+
+- name: The consumer runs with its new key; the former one opens nothing any more
+  luxima.observability.bucket:
+    connection: "{{ minio_connection }}"
+    buckets:
+      - {name: loki, access_key: loki-2, secret_key: "{{ loki_s3_secret_key }}", retire_keys: true}
+  delegate_to: localhost
 """
 
 RETURN = r"""
@@ -101,6 +165,11 @@ buckets:
   type: list
   elements: str
   returned: success
+foreign_rules:
+  description: Lifecycle rules of others that stay, by bucket, in words.
+  type: dict
+  returned: success
+  sample: {loki: ["by-hand: (all objects): 400d"]}
 predicted:
   description: Whether the server did not answer and the result is a prediction (check mode only).
   type: bool
@@ -118,12 +187,24 @@ CONNECTION = {
     "username": {"type": "str", "required": True},
     "password": {"type": "str", "required": True, "no_log": True},
 }
+RULE = {
+    "id": {"type": "str", "required": True},
+    "prefix": {"type": "str", "default": ""},
+    "days": {"type": "int"},
+    "noncurrent_days": {"type": "int"},
+}
 BUCKET = {
     "name": {"type": "str", "required": True},
     "consumer": {"type": "str"},
-    "access_key": {"type": "str", "required": True, "no_log": False},
-    "secret_key": {"type": "str", "required": True, "no_log": True},
+    "access_key": {"type": "str", "no_log": False},
+    "secret_key": {"type": "str", "no_log": True},
+    "prefix": {"type": "str"},
     "versioning": {"type": "bool"},
+    "encryption": {"type": "str", "choices": ["AES256", "none"]},
+    "quota": {"type": "str"},
+    "lifecycle": {"type": "list", "elements": "dict", "options": RULE},
+    "foreign_rules": {"type": "str", "choices": ["keep", "replace"], "default": "keep"},
+    "retire_keys": {"type": "bool", "default": False, "no_log": False},
 }
 
 
@@ -136,6 +217,7 @@ def main() -> None:
                 "elements": "dict",
                 "required": True,
                 "options": BUCKET,
+                "required_together": [["access_key", "secret_key"]],
                 "no_log": False,
             },
             "timeout": {"type": "float", "default": 30},

@@ -13,9 +13,10 @@ version_added: 0.1.0
 author:
   - luxima.observability contributors (@luxima)
 description:
-  - Asks every Prometheus, Loki and Tempo for the periods it enforces and compares them with the plan that the filter
+  - Asks every Prometheus, Loki, Tempo and MinIO for the periods it enforces and compares them with the plan that the filter
     P(luxima.observability.retention_plan#filter) makes of the policy.
   - Fails when one differs, naming class, server, both periods and the setting. Changes nothing.
+  - A lifecycle rule of somebody else is a difference when it deletes what the policy still keeps.
   - Runs on the controller.
 options:
   plan:
@@ -59,6 +60,52 @@ options:
     elements: dict
     default: []
     suboptions: *connection
+  minio:
+    description: Administrator's connections of the object storage servers, each with its buckets.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      url:
+        description: Address of the S3 API.
+        type: str
+        required: true
+      region:
+        description: Region the server reports.
+        type: str
+        default: us-east-1
+      ca_file:
+        description: Certificate authorities to trust; empty for the system's own.
+        type: path
+      username:
+        description: Root user of the server.
+        type: str
+        required: true
+      password:
+        description: Password of the root user.
+        type: str
+        required: true
+      buckets:
+        description: The buckets with a lifecycle of ours.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          name:
+            description: Name of the bucket.
+            type: str
+            required: true
+          consumer:
+            description: Who reads it; a rule of somebody else on the bucket of V(loki) or V(tempo) is measured against their periods.
+            type: str
+          lifecycle:
+            description: The rules, as M(luxima.observability.bucket) takes them. Without any the bucket is not looked at.
+            type: list
+            elements: dict
+  oldest:
+    description: Whether the servers are asked for the oldest data they have (Prometheus, Loki), for the table C(explanation_table).
+    type: bool
+    default: true
   timeout:
     description: Seconds to wait for one answer.
     type: float
@@ -103,6 +150,22 @@ table:
   description: The same for people.
   type: str
   returned: always
+explanation:
+  description: One entry for each class and store. What is stated, where and by what it is enforced, what is in force, how old the oldest data is.
+  type: list
+  elements: dict
+  returned: always
+  sample:
+    - class: traces
+      stated: 7d
+      where: tempo
+      by what: compactor.compaction.block_retention
+      in force: 7d
+      oldest data: not asked
+explanation_table:
+  description: The same for people.
+  type: str
+  returned: always
 """
 
 from ansible.module_utils.basic import AnsibleModule
@@ -116,6 +179,23 @@ CONNECTION = {
     "otlp_http_url": {"type": "str"},
     "otlp_grpc_endpoint": {"type": "str"},
 }
+STORAGE = {
+    "url": {"type": "str", "required": True},
+    "region": {"type": "str", "default": "us-east-1"},
+    "ca_file": {"type": "path"},
+    "username": {"type": "str", "required": True},
+    "password": {"type": "str", "required": True, "no_log": True},
+    "buckets": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {
+            "name": {"type": "str", "required": True},
+            "consumer": {"type": "str"},
+            "lifecycle": {"type": "list", "elements": "dict"},
+        },
+    },
+}
 CONNECTIONS = {"type": "list", "elements": "dict", "default": [], "options": CONNECTION}
 
 
@@ -126,6 +206,8 @@ def main() -> None:
             "prometheus": CONNECTIONS,
             "loki": CONNECTIONS,
             "tempo": CONNECTIONS,
+            "minio": {"type": "list", "elements": "dict", "default": [], "options": STORAGE},
+            "oldest": {"type": "bool", "default": True},
             "timeout": {"type": "float", "default": 15},
             "wait": {"type": "float", "default": 20},
         },

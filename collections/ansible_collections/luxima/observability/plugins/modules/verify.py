@@ -72,7 +72,12 @@ options:
       consumer: {description: Component that writes it; V(loki) and V(tempo) can be asked to write now., type: str, default: ""}
       access_key: {description: Key of the consumer., type: str, required: true}
       secret_key: {description: Its secret., type: str, required: true}
+      prefix: {description: Not read here., type: str}
       versioning: {description: Not read here., type: bool}
+      encryption: {description: Not read here., type: str}
+      quota: {description: Not read here., type: str}
+      lifecycle: {description: Not read here., type: list, elements: dict}
+      foreign_rules: {description: Not read here., type: str}
   expected_targets:
     description: Scrape targets that must be there.
     type: list

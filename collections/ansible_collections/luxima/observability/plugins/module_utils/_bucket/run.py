@@ -4,31 +4,65 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from . import lifecycle
 from .plan import Present, Wanted, after, plan, view
 from .server import Refused, Server, Unreachable
 
 
 def wanted_from(buckets: Sequence[Mapping[str, Any]]) -> list[Wanted]:
     """The typed form of the module's argument. Raises Refused for what contradicts itself."""
-    found = [
-        Wanted(one["name"], one["access_key"], one["secret_key"], one.get("versioning")) for one in buckets
-    ]
+    found = [_one(entry) for entry in buckets]
     for attribute, what in (("name", "name"), ("access_key", "access_key")):
-        counts = Counter(getattr(one, attribute) for one in found)
+        counts = Counter(getattr(one, attribute) for one in found if getattr(one, attribute))
         for value in (value for value, count in counts.items() if count > 1):
             raise Refused(
                 f"buckets: {what} {value!r} stands there twice; each bucket has its own name and its own key"
             )
     for one in found:
-        if len(one.access_key) < 3 or len(one.secret_key) < 8:
+        if one.access_key and (len(one.access_key) < 3 or len(one.secret_key) < 8):
             raise Refused(
                 f"buckets: {one.name}: MinIO wants an access_key of at least 3 characters and a secret_key of at least 8"
             )
+        if one.lifecycle and not one.versioning and any(rule.noncurrent_days for rule in one.lifecycle):
+            raise Refused(
+                f"buckets: {one.name}: lifecycle says noncurrent_days and versioning is not true; without versions there is nothing to expire"
+            )
     return found
+
+
+def _one(entry: Mapping[str, Any]) -> Wanted:
+    rules, name = entry.get("lifecycle"), str(entry["name"])
+    try:
+        return Wanted(
+            name=name,
+            access_key=entry.get("access_key") or "",
+            secret_key=entry.get("secret_key") or "",
+            prefix=entry.get("prefix") or "",
+            versioning=entry.get("versioning"),
+            lifecycle=None if rules is None else lifecycle.from_arguments(rules, f"buckets: {name}"),
+            replace_foreign_rules=entry.get("foreign_rules") == "replace",
+            encryption=entry.get("encryption"),
+            quota=None if entry.get("quota") is None else size(str(entry["quota"])),
+            retire_keys=bool(entry.get("retire_keys")),
+        )
+    except ValueError as error:
+        raise Refused(
+            str(error) if str(error).startswith("buckets") else f"buckets: {name}: {error}"
+        ) from None
+
+
+def size(text: str) -> int:
+    """Bytes of `50GiB`, `50GB` or `0`. Raises ValueError with the accepted forms."""
+    match = re.fullmatch(r"(\d+)\s*([KMGT]?)(i?)B?", text)
+    if not match:
+        raise ValueError(f"quota {text!r} is no size; write for example 50GiB, or 0 for none")
+    unit = 1024 if match[3] else 1000
+    return int(match[1]) * int(unit ** " KMGT".index(match[2] or " "))
 
 
 def ensure(arguments: Mapping[str, Any], check: bool) -> dict[str, Any]:
@@ -54,6 +88,11 @@ def ensure(arguments: Mapping[str, Any], check: bool) -> dict[str, Any]:
         "actions": [f"{change.bucket.name}: {change.verb.replace('_', ' ')}" for change in changes],
         "predicted": predicted,
         "buckets": [one.name for one in wanted],
+        "foreign_rules": {
+            one.name: [rule.words() for rule in expected[one.name].rules.foreign]
+            for one in wanted
+            if expected[one.name].rules.foreign
+        },
         "diff": {
             "before": {one.name: view(one, present.get(one.name, Present())) for one in wanted},
             "after": {one.name: view(one, expected[one.name]) for one in wanted},

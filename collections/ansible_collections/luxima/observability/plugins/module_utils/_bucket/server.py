@@ -7,9 +7,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
+from . import lifecycle
 from .plan import Change, Present, Wanted
 
 MISSING: str | None = None
@@ -19,12 +21,26 @@ try:
     from minio.commonconfig import ENABLED
     from minio.credentials.providers import StaticProvider
     from minio.error import InvalidResponseError, MinioAdminException, S3Error, ServerError
+    from minio.helpers import md5sum_hash
     from minio.minioadmin import MinioAdmin
+    from minio.sseconfig import Rule as EncryptionRule
+    from minio.sseconfig import SSEConfig
     from minio.versioningconfig import SUSPENDED, VersioningConfig
 except ImportError as error:
     MISSING = str(error)
 
+
+def _attached(user: Mapping[str, Any] | None) -> tuple[str, ...]:
+    return tuple(sorted(filter(None, str((user or {}).get("policyName", "")).split(","))))
+
+
 _BAD_KEY = ("InvalidAccessKeyId", "SignatureDoesNotMatch")
+
+
+_HINTS = {
+    **dict.fromkeys(_BAD_KEY, "; check minio_root_user and minio_root_password"),
+    "NotImplemented": "; encryption needs the server's key, minio_kms_secret_key",
+}
 
 
 class Unreachable(Exception):
@@ -82,7 +98,7 @@ class Server:
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise Unreachable(f"{self.url} does not answer: {error}") from error
         except S3Error as error:
-            hint = "; check minio_root_user and minio_root_password" if error.code in _BAD_KEY else ""
+            hint = _HINTS.get(str(error.code), "")
             raise Refused(
                 f"cannot {verb} {thing} on {self.url}: {error.code}: {error.message}{hint}"
             ) from error
@@ -97,20 +113,94 @@ class Server:
             exists = bool(self._client.bucket_exists(want.name))
             versioning = exists and self._client.get_bucket_versioning(want.name).status == ENABLED
             anonymous = exists and self._anonymous(want.name)
-        with self._saying("read", f"key {want.access_key}"):
-            user = self._user(want.access_key)
-            policy = self._policy(want.policy_name)
-        attached = tuple(sorted(filter(None, str((user or {}).get("policyName", "")).split(","))))
-        return Present(
+            rules = self._rules(want.name) if exists else lifecycle.Rules()
+            encryption = self._encryption(want.name) if exists else "none"
+            quota = self._quota(want.name) if exists else 0
+        here = Present(
             exists=exists,
             versioning=versioning,
             anonymous=anonymous,
+            rules=rules,
+            encryption=encryption,
+            quota=quota,
+        )
+        return self._with_key(want, here) if want.access_key else here
+
+    def _with_key(self, want: Wanted, here: Present) -> Present:
+        with self._saying("read", f"key {want.access_key}"):
+            users: dict[str, dict[str, Any]] = json.loads(self._admin.user_list() or "{}")
+            policy = self._policy(want.policy_name)
+        user = users.get(want.access_key)
+        return replace(
+            here,
             policy=policy,
             user=user is not None,
             user_enabled=(user or {}).get("status") == "enabled",
-            attached=attached,
+            attached=_attached(user),
             authenticates=user is not None and self._authenticates(want),
+            predecessors=tuple(
+                sorted(
+                    name
+                    for name, one in users.items()
+                    if name != want.access_key and _attached(one) == (want.policy_name,)
+                )
+            ),
         )
+
+    def rules_of(self, bucket: str) -> lifecycle.Rules | None:
+        """The lifecycle in force; None when there is no such bucket."""
+        with self._saying("read", f"the lifecycle of bucket {bucket}"):
+            self._client.list_buckets()
+            return self._rules(bucket) if self._client.bucket_exists(bucket) else None
+
+    def _rules(self, bucket: str) -> lifecycle.Rules:
+        """Read as sent: the SDK's own classes drop what they do not know, and a foreign rule must survive whole."""
+        try:
+            answer = self._client._execute("GET", bucket, query_params={"lifecycle": ""})
+        except S3Error as error:
+            if error.code == "NoSuchLifecycleConfiguration":
+                return lifecycle.Rules()
+            raise
+        return lifecycle.parse(answer.data.decode())
+
+    def _write_rules(self, change: Change) -> None:
+        # Read again: somebody may have added a rule of their own since the plan was made.
+        rules = change.bucket.rules(self._rules(change.bucket.name))
+        if not rules.ours and not rules.foreign:
+            self._client.delete_bucket_lifecycle(change.bucket.name)
+            return
+        body = lifecycle.render(rules)
+        self._client._execute(
+            "PUT",
+            change.bucket.name,
+            body=body,
+            headers={"Content-MD5": md5sum_hash(body)},
+            query_params={"lifecycle": ""},
+        )
+
+    def _encryption(self, bucket: str) -> str:
+        config = self._client.get_bucket_encryption(bucket)
+        return str(config.rule.sse_algorithm) if config else "none"
+
+    def _write_encryption(self, want: Wanted) -> None:
+        if want.encryption == "none":
+            self._client.delete_bucket_encryption(want.name)
+        else:
+            self._client.set_bucket_encryption(want.name, SSEConfig(EncryptionRule.new_sse_s3_rule()))
+
+    def _quota(self, bucket: str) -> int:
+        answer = json.loads(self._admin.bucket_quota_get(bucket) or "{}")
+        return int(answer.get("quota") or answer.get("size") or 0)
+
+    def _write_quota(self, want: Wanted) -> None:
+        if want.quota:
+            self._admin.bucket_quota_set(want.name, want.quota)
+        else:
+            self._admin.bucket_quota_clear(want.name)
+
+    def _retire_keys(self, change: Change) -> None:
+        for name in change.have.predecessors:
+            self._admin.user_remove(name)
 
     def _anonymous(self, bucket: str) -> bool:
         try:
@@ -119,10 +209,6 @@ class Server:
             if error.code == "NoSuchBucketPolicy":
                 return False
             raise
-
-    def _user(self, access_key: str) -> dict[str, Any] | None:
-        users: dict[str, dict[str, Any]] = json.loads(self._admin.user_list() or "{}")
-        return users.get(access_key)
 
     def _policy(self, name: str) -> dict[str, Any] | None:
         policies: dict[str, dict[str, Any]] = json.loads(self._admin.policy_list() or "{}")
@@ -157,11 +243,15 @@ class Server:
                 want.name, VersioningConfig(ENABLED if want.versioning else SUSPENDED)
             ),
             "remove_anonymous_access": lambda: self._client.delete_bucket_policy(want.name),
+            "set_encryption": lambda: self._write_encryption(want),
+            "write_lifecycle": lambda: self._write_rules(change),
+            "set_quota": lambda: self._write_quota(want),
             "write_policy": lambda: self._admin.policy_add(want.policy_name, policy=want.policy),
             "create_key": lambda: self._admin.user_add(want.access_key, want.secret_key),
             "replace_secret": lambda: self._admin.user_add(want.access_key, want.secret_key),
             "enable_key": lambda: self._admin.user_enable(want.access_key),
             "attach_policy": lambda: self._admin.policy_set(want.policy_name, user=want.access_key),
+            "retire_keys": lambda: self._retire_keys(change),
         }
         thing = (
             f"key {want.access_key}"

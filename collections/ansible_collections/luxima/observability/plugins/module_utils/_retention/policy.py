@@ -27,6 +27,10 @@ FIELDS = ("period", "stores", "selector", "priority", "store_periods")
 STREAM_LABELS = ("environment", "host", "job", "level", "log_class", "service", "tenant_id")
 # Loki's tenant when it asks for no tenant header.
 LOKI_SINGLE_TENANT = "fake"
+TEMPO_SINGLE_TENANT = "single-tenant"
+# Classes in object storage that decide lifecycles: copies of logs, and versions that were replaced.
+ARCHIVE = "archive"
+VERSIONS = "object_storage"
 _SIZE = re.compile(r"\d+(B|KB|MB|GB|TB|PB|EB)")
 _TENANT = re.compile(r"[A-Za-z0-9!\-_.*'()]{1,150}")
 _TENANT_PRIORITY = 1000
@@ -369,7 +373,8 @@ def plan(
       of the runtime file per Loki tenant
     - tempo: {block_retention, overrides}; Go durations, the first in hours
     - minio, postgresql, proxmox: {class: period}
-    - explanation: [{class, stated, store, enforced, setting, why}]
+    - lifecycles: {loki, tempo, archive: [{id, prefix, days, noncurrent_days?}]}, the rules of the buckets by reader
+    - explanation: [{class, stated, store, enforced, setting, match, why}]; `match` is how the read-back calls the row
     """
     chosen = options or Options()
     classes, own, faults = _analyse(policy, overrides or {}, tenants or {}, chosen)
@@ -399,8 +404,43 @@ def plan(
             store: {one.name: durations.days(one.periods[store]) for one in classes if store in one.periods}
             for store in ("minio", "postgresql", "proxmox")
         },
+        "lifecycles": _lifecycles(classes, own, chosen),
         "explanation": _explanation(classes, own, chosen),
     }
+
+
+def _lifecycles(
+    classes: list[DataClass], own: Mapping[str, Mapping[str, int]], options: Options
+) -> dict[str, list[dict[str, Any]]]:
+    """Rules of the buckets, by who reads them.
+
+    Loki and Tempo delete their own objects, so a rule is made for them only where one was asked for, and then on
+    their tenants' data only: Loki's index, its delete requests and its seed must never expire.
+    """
+    found: dict[str, list[dict[str, Any]]] = {"loki": [], "tempo": [], "archive": []}
+    single = {
+        "loki": [] if options.loki_multi_tenant else [LOKI_SINGLE_TENANT],
+        "tempo": [] if options.tempo_multi_tenant else [TEMPO_SINGLE_TENANT],
+    }
+    for reader, text in options.lifecycles.items():
+        tenants = single[reader] or sorted(own)
+        found[reader] = [
+            {"id": f"data-{tenant}", "prefix": f"{tenant}/", "days": durations.parse(text) // durations.DAY}
+            for tenant in tenants
+        ]
+    archive = next((one.periods["minio"] for one in classes if one.name == ARCHIVE), None)
+    versions = next((one.periods["minio"] for one in classes if one.name == VERSIONS), None)
+    for one in classes if archive is not None else []:
+        if "loki" in one.periods:
+            # A rule for everything would decide for the long ones too: the shortest rule that matches wins.
+            kept = max(
+                archive or 0, one.periods["loki"], *(periods.get(one.name, 0) for periods in own.values()), 0
+            )
+            rule = {"id": one.name, "prefix": f"{one.name}/", "days": kept // durations.DAY}
+            if versions is not None:
+                rule["noncurrent_days"] = versions // durations.DAY
+            found["archive"].append(rule)
+    return found
 
 
 def _stream(matchers: list[selectors.Matcher], priority: int, seconds: int) -> dict[str, Any]:
@@ -471,6 +511,8 @@ def _explanation(
                     "store": store,
                     "enforced": "" if store in UNENFORCED else durations.days(seconds),
                     "setting": _SETTINGS[store],
+                    # How the server's own answer calls it.
+                    "match": selectors.render(one.matchers) if store == "loki" else "",
                     "why": why,
                 }
             )
@@ -483,6 +525,7 @@ def _explanation(
             "store": "loki",
             "enforced": durations.days(longest.periods["loki"]),
             "setting": "limits_config.retention_period",
+            "match": "",
             "why": f"the longest class in loki, {longest.name}: a stream without log_class is not lost early",
         }
     )
@@ -495,8 +538,30 @@ def _explanation(
                     "stated": durations.days(seconds),
                     "store": store,
                     "enforced": durations.days(seconds),
+                    "match": _match(store, tenant, name, classes, options),
                     "setting": f"runtime overrides, {'tenant ' + tenant if options.loki_multi_tenant or store == 'tempo' else 'tenant_id=' + tenant}",
                     "why": f"platform_retention_tenants.{tenant}.{name}",
                 }
             )
+    archive = [one for one in classes if one.name == ARCHIVE and "minio" in one.periods]
+    for rule in _lifecycles(classes, own, options)["archive"] if archive else []:
+        rows.append(
+            {
+                "class": f"archived {rule['id']}",
+                "stated": archive[0].stated,
+                "store": "minio",
+                "enforced": f"{rule['days']}d",
+                "setting": f"lifecycle of the archive, {rule['prefix']}",
+                "match": f"{ARCHIVE}: {rule['id']}",
+                "why": "the longer of platform_retention.archive and of the live copy",
+            }
+        )
     return rows
+
+
+def _match(store: str, tenant: str, name: str, classes: list[DataClass], options: Options) -> str:
+    if store == "tempo":
+        return f"traces of {tenant}"
+    (one,) = (one for one in classes if one.name == name)
+    matchers = [] if options.loki_multi_tenant else [selectors.Matcher("tenant_id", "=", tenant)]
+    return selectors.render([*matchers, *one.matchers])

@@ -5,10 +5,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
+from .._bucket.lifecycle import Foreign, Rule, Rules, from_arguments
 from . import durations, selectors
 
 _UNITS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4, "P": 5, "E": 6}
@@ -126,18 +127,103 @@ def loki(plan: Mapping[str, Any], server: Reader) -> list[Row]:
 
 
 def tempo(plan: Mapping[str, Any], server: Reader) -> list[Row]:
-    """The period of all blocks."""
+    """The period of all blocks, and those of tenants in the runtime file."""
+    want = plan["tempo"]
     shown = server.get_yaml("/status/config")["compactor"]["compaction"].get("block_retention")
-    return [
+    rows = [
         _period(
             "traces",
             "tempo",
             server.url,
-            plan["tempo"]["block_retention"],
+            want["block_retention"],
             shown,
             "compactor.compaction.block_retention",
         )
     ]
+    if want.get("overrides"):
+        page = server.get_yaml("/status/runtime_config") or {}
+        have = {tenant: _of_tenant(own) for tenant, own in (page.get("overrides") or {}).items()}
+        for tenant in sorted({*want["overrides"], *(tenant for tenant, period in have.items() if period)}):
+            wanted = _of_tenant(want["overrides"].get(tenant))
+            rows.append(
+                _period(
+                    f"traces of {tenant}",
+                    "tempo",
+                    server.url,
+                    wanted,
+                    have.get(tenant, ""),
+                    f"runtime overrides, tenant {tenant}",
+                )
+            )
+    return rows
+
+
+def _of_tenant(own: Any) -> str:
+    """The period in a tenant's overrides; zero is Tempo's word for none of its own."""
+    text = str(((own or {}).get("compaction") or {}).get("block_retention") or "")
+    return "" if text in ("0", "0s") else text
+
+
+def minio(plan: Mapping[str, Any], url: str, bucket: Mapping[str, Any], rules: Rules | None) -> list[Row]:
+    """Rules of ours that are not as wanted, and rules of others that would delete what somebody still keeps."""
+    name, consumer = str(bucket["name"]), str(bucket.get("consumer") or bucket["name"])
+    wanted = {rule.id: rule for rule in from_arguments(bucket.get("lifecycle") or [], name)}
+    have = {rule.id: rule for rule in (rules.ours if rules else ())}
+
+    def words(rule: Rule | None) -> str:
+        return rule.words().partition(": ")[2] if rule else "none"
+
+    rows = [
+        Row(
+            f"{consumer}: {key}",
+            "minio",
+            url,
+            words(wanted.get(key)),
+            words(have.get(key)) if rules is not None else "no such bucket",
+            rules is not None and wanted.get(key) == have.get(key),
+            f"lifecycle of bucket {name}",
+        )
+        for key in sorted({*wanted, *have})
+    ]
+    for rule in rules.foreign if rules else ():
+        least = _least(plan, consumer, rule)
+        if rule.enabled and rule.days is not None and rule.days * durations.DAY < least:
+            days = -(-least // durations.DAY)
+            rows.append(
+                Row(
+                    f"{consumer}: (rule of others) {rule.id}",
+                    "minio",
+                    url,
+                    f"{days}d or more",
+                    f"{rule.days}d",
+                    False,
+                    f"lifecycle of bucket {name}",
+                )
+            )
+    return rows
+
+
+def _least(plan: Mapping[str, Any], consumer: str, rule: Foreign) -> int:
+    """The shortest period, in seconds, that a rule of others may have without deleting what the policy keeps."""
+    if consumer == "loki":
+        every = [plan["loki"], *plan["loki"]["overrides"].values()]
+        periods = [one["period"] for limits in every for one in limits.get("retention_stream", [])] + [
+            limits["retention_period"] for limits in every if "retention_period" in limits
+        ]
+    elif consumer == "tempo":
+        periods = [plan["tempo"]["block_retention"]] + [
+            _of_tenant(own) for own in plan["tempo"]["overrides"].values() if _of_tenant(own)
+        ]
+    else:
+        return max(
+            (
+                one["days"] * durations.DAY
+                for one in plan["lifecycles"].get(consumer, [])
+                if one["prefix"].startswith(rule.prefix) or rule.prefix.startswith(one["prefix"])
+            ),
+            default=0,
+        )
+    return max(durations.parse(str(one)) for one in periods) + durations.parse(plan["loki"]["deletion_delay"])
 
 
 READERS: dict[str, Callable[[Mapping[str, Any], Reader], list[Row]]] = {
@@ -150,9 +236,9 @@ READERS: dict[str, Callable[[Mapping[str, Any], Reader], list[Row]]] = {
 def predicted(plan: Mapping[str, Any], store: str, url: str) -> list[Row]:
     """The rows of a server that does not exist yet."""
     return [
-        Row(one["class"], store, url, one["enforced"], "not there yet", True, one["setting"])
+        Row(one["match"] or one["class"], store, url, one["enforced"], "not there yet", True, one["setting"])
         for one in plan["explanation"]
-        if one["store"] == store
+        if one["store"] == store and one["setting"]
     ]
 
 
@@ -171,7 +257,12 @@ def table(rows: list[Row]) -> str:
         )
         for row in rows
     ]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(head))]
+    return columns(cells)
+
+
+def columns(cells: Sequence[tuple[str, ...]]) -> str:
+    """Lines of cells under each other."""
+    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in cells
     )

@@ -45,8 +45,11 @@ class Server:
         except (OSError, NoConnection) as error:
             raise Unreachable(f"{self.url} does not answer: {getattr(error, 'reason', error)}") from error
 
-    def get_json(self, path: str) -> Any:
-        return json.loads(self._get(path, {}))
+    def get_json(self, path: str, headers: Mapping[str, str] | None = None) -> Any:
+        return json.loads(self._get(path, headers or {}))
+
+    def get_text(self, path: str) -> str:
+        return self._get(path, {})
 
     def get_yaml(self, path: str, headers: Mapping[str, str] | None = None) -> Any:
         """The document of a page in YAML; Tempo puts the name of the page before it."""

@@ -50,7 +50,12 @@ SPEC: dict[str, Any] = {
         consumer={"type": "str", "default": ""},
         access_key={"type": "str", "required": True, "no_log": False},
         secret_key={"type": "str", "required": True, "no_log": True},
+        prefix={"type": "str"},
         versioning={"type": "bool"},
+        encryption={"type": "str"},
+        quota={"type": "str"},
+        lifecycle={"type": "list", "elements": "dict"},
+        foreign_rules={"type": "str"},
     ),
     "expected_targets": _list(
         component={"type": "str", "required": True},

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,7 @@ class Server:
     url: str
     user: str
     password: str
+    data: Path
 
     @property
     def connection(self) -> dict[str, Any]:
@@ -57,18 +60,32 @@ class Outcome:
 
 @pytest.fixture(scope="session")
 def minio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("minio")
+    key = base64.b64encode(os.urandom(32)).decode()
+    with running(tmp_path_factory.mktemp("minio"), {"MINIO_KMS_SECRET_KEY": f"objects:{key}"}) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def keyless(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server without a key of its own."""
+    with running(tmp_path_factory.mktemp("keyless"), {}) as server:
+        yield server
+
+
+@contextmanager
+def running(folder: Path, more: dict[str, str]) -> Iterator[Server]:
     binary = folder / "minio"
     shutil.copy(minio_binary(), binary)
     binary.chmod(0o755)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    server = Server(f"http://127.0.0.1:{port}", "root-user", "root-password")
+    server = Server(f"http://127.0.0.1:{port}", "root-user", "root-password", folder / "data")
     environment = {
         "MINIO_ROOT_USER": server.user,
         "MINIO_ROOT_PASSWORD": server.password,
         "MINIO_BROWSER": "off",
+        **more,
     }
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,21 @@ def test_an_incoherent_policy_is_refused_with_both_sides_named(
     assert refused.value.problems == found
 
 
+def test_the_matrix_has_forty_policies_for_a_dozen_reasons() -> None:
+    """A reason is the sentence without the names, numbers and quotations of the case."""
+    reasons = set()
+    for case, words in BAD:
+        options = policy.Options(**case.get("options", {}))
+        found = policy.problems(
+            case.get("policy", POLICY), case.get("overrides"), case.get("tenants"), options
+        )
+        sentence = next(one for one in found if all(word in one for word in words))
+        bare = re.sub(r"platform_\w+(\.[\w/.]+)*|'[^']*'|\"[^\"]*\"|\{[^}]*\}|\S*\d\S*", "", sentence)
+        reasons.add(" ".join(re.findall(r"[a-z]{4,}", bare)[:4]))
+    assert len(BAD) >= 40
+    assert len(reasons) >= 12, sorted(reasons)
+
+
 def test_every_fault_is_in_one_list() -> None:
     found = policy.problems(
         with_(web={"period": "1h"}, docker={"stores": ["lok"]}),
@@ -192,6 +208,33 @@ def test_an_explicit_priority_settles_an_overlap() -> None:
 
 def test_a_lifecycle_that_waits_long_enough_is_accepted() -> None:
     assert policy.problems(POLICY, options=policy.Options(lifecycles={"loki": "91d", "tempo": "8d"})) == []
+
+
+def test_the_archive_keeps_every_class_as_long_as_the_live_copy() -> None:
+    plan = policy.plan(POLICY, tenants={"t": {"web": "100d"}})
+    assert {one["prefix"]: one["days"] for one in plan["lifecycles"]["archive"]} == {
+        "application/": 60,
+        "docker/": 60,
+        "web/": 100,
+        "syslog/": 60,
+        "security/": 60,
+        "audit/": 90,
+    }
+    assert {one["noncurrent_days"] for one in plan["lifecycles"]["archive"]} == {14}
+    assert policy.plan(with_(archive=None))["lifecycles"]["archive"] == []
+
+
+def test_live_buckets_have_a_rule_only_where_one_was_asked_for_and_on_data_only() -> None:
+    assert policy.plan(POLICY)["lifecycles"]["loki"] == policy.plan(POLICY)["lifecycles"]["tempo"] == []
+    asked = policy.Options(lifecycles={"loki": "97d", "tempo": "9d"})
+    plan = policy.plan(POLICY, options=asked)
+    assert plan["lifecycles"]["loki"] == [{"id": "data-fake", "prefix": "fake/", "days": 97}]
+    assert plan["lifecycles"]["tempo"] == [
+        {"id": "data-single-tenant", "prefix": "single-tenant/", "days": 9}
+    ]
+    by_header = policy.Options(lifecycles={"loki": "97d"}, loki_multi_tenant=True)
+    plan = policy.plan(POLICY, tenants={"b": {"web": "3d"}, "a": {"web": "2d"}}, options=by_header)
+    assert [one["prefix"] for one in plan["lifecycles"]["loki"]] == ["a/", "b/"]
 
 
 def test_the_filter_says_all_of_it() -> None:
@@ -242,6 +285,9 @@ def test_no_store_deletes_early_and_none_keeps_longer(
             stream = {"log_class": name, "tenant_id": tenant}
             want = tenants.get(tenant, {}).get(name, periods[name]) * durations.DAY
             assert kept(plan["loki"], tenant if by_header else policy.LOKI_SINGLE_TENANT, stream) == want
+    for rule in plan["lifecycles"]["archive"]:
+        longest = max([periods[rule["id"]], *(one.get(rule["id"], 0) for one in tenants.values())])
+        assert rule["days"] == max(periods["archive"], longest)
     unclassified = kept(plan["loki"], "another", {"tenant_id": "another"})
     assert unclassified == max(periods[name] for name in logs) * durations.DAY
 

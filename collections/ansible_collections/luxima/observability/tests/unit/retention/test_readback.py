@@ -10,11 +10,14 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import yaml
@@ -37,14 +40,28 @@ class Answers:
     tenant_limits: dict[str, dict[str, Any]] = field(default_factory=dict)
     compactor: dict[str, Any] = field(default_factory=dict)
     block_retention: str = "168h0m0s"
+    tempo_tenants: dict[str, Any] = field(default_factory=dict)
     broken: bool = False
     password: str = ""
+
+    def line(self, query: dict[str, list[str]]) -> str:
+        """Web logs have one line of 20 days ago, others none."""
+        there = int((time.time() - 20 * 86400) * 1e9)
+        inside = int(query["start"][0]) <= there < int(query["end"][0]) and "web" in query["query"][0]
+        values = [[str(there), "a line"]] if inside else []
+        return json.dumps({"data": {"result": [{"stream": {}, "values": values}] if values else []}})
 
     def of(self, path: str, tenant: str) -> str | None:
         if path == "/api/v1/status/runtimeinfo":
             return json.dumps({"status": "success", "data": {"storageRetention": self.runtimeinfo}})
         if path == "/config":
             return yaml.safe_dump({"limits_config": self.limits, "compactor": self.compactor})
+        if path == "/status/runtime_config":
+            return "---\n" + yaml.safe_dump({"overrides": self.tempo_tenants})
+        if path == "/metrics":
+            return "# HELP x\nprometheus_tsdb_lowest_timestamp_seconds 1.7637e+09\n"
+        if path.startswith("/loki/api/v1/query_range"):
+            return self.line(parse_qs(urlsplit(path).query))
         if path == "/config/tenant/v1/limits":
             return yaml.safe_dump(self.tenant_limits.get(tenant, self.limits))
         if path == "/status/config":
@@ -241,3 +258,45 @@ def test_a_difference_may_go_away_in_time(servers: Answers, run: Run) -> None:
     servers.block_retention = "336h0m0s"
     threading.Timer(2, setattr, (servers, "block_retention", "168h0m0s")).start()
     assert not run(wait=20).get("failed")
+
+
+def test_tenants_of_tempo_are_read_back(servers: Answers, run: Run) -> None:
+    options = policy.Options(tempo_multi_tenant=True)
+    plan = policy.plan(SHIPPED, tenants={"a": {"traces": "3d"}, "b": {"traces": "4d"}}, options=options)
+    # Tempo writes all of a tenant's settings; zero stands for what nobody set.
+    period = {"compaction": {"block_retention": "72h0m0s"}}
+    servers.tempo_tenants = {
+        "a": period,
+        "b": {"compaction": {"block_retention": "96h0m0s"}},
+        "c": {"compaction": {"block_retention": "0s"}},
+    }
+    assert not run(plan=plan).get("failed")
+    servers.tempo_tenants = {"a": {"compaction": {"block_retention": "24h0m0s"}}, "c": period}
+    result = run(plan=plan)
+    for words in (
+        "traces of a: in force 1d, wanted 3d",
+        "traces of b: in force none, wanted 4d",
+        "traces of c: in force 3d, wanted none",
+    ):
+        assert words in result["msg"]
+
+
+def test_the_explanation_says_what_is_stated_enforced_in_force_and_how_old(
+    servers: Answers, run: Run
+) -> None:
+    result = run()
+    rows = {(one["class"], one["where"]): one for one in result["explanation"]}
+    assert rows["web", "loki"]["stated"] == rows["web", "loki"]["in force"] == "14d"
+    assert rows["web", "loki"]["by what"] == "limits_config.retention_stream"
+    twenty = datetime.fromtimestamp(time.time() - 20 * 86400, timezone.utc).strftime("%Y-%m-%d")
+    assert rows["web", "loki"]["oldest data"].startswith(twenty)
+    assert rows["audit", "loki"]["oldest data"] == "none"
+    assert rows["metrics", "prometheus"]["oldest data"] == "2025-11-21 04:40"
+    assert rows["traces", "tempo"]["in force"] == "7d"
+    assert (
+        rows["archived audit", "minio"] | {"stated": "60d", "in force": "not asked"}
+        == rows["archived audit", "minio"]
+    )
+    assert result["explanation_table"].splitlines()[0].split("  ")[0] == "class"
+    asked = {one["oldest data"] for one in run(oldest=False)["explanation"]}
+    assert asked == {"not asked"}
