@@ -44,6 +44,8 @@ class CallbackModule(CallbackBase):
             {
                 "play": self._play,
                 "task": result.task_name,
+                # Of an action that answers for one component.
+                "component": answer.get("component", ""),
                 "action": result.task.action,
                 "host": result.host.get_name(),
                 "status": status,
@@ -53,10 +55,19 @@ class CallbackModule(CallbackBase):
         )
 
     def v2_runner_on_ok(self, result: Any) -> None:
+        # Of a loop each item was a row already.
+        if not result.task.loop:
+            self._row(result, "ok")
+
+    def v2_runner_item_on_ok(self, result: Any) -> None:
         self._row(result, "ok")
 
-    def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
+    def v2_runner_item_on_failed(self, result: Any) -> None:
         self._row(result, "failed")
+
+    def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
+        if not result.task.loop:
+            self._row(result, "failed")
 
     def v2_runner_on_unreachable(self, result: Any) -> None:
         self._row(result, "unreachable")

@@ -309,16 +309,19 @@ def test_previous_and_absent(clean: Site) -> None:
     deploy(site, toy())
     deploy(site, toy({"value": 2}))
     site.on_host("echo precious > /var/lib/toy/data")
+    predicted = deploy(site, {"name": "toy", "state": "previous"}, "--check")
+    assert served(site)["value"] == 2
     back = deploy(site, {"name": "toy", "state": "previous"})
-    assert back["actions"][0] == "rolled_back"
+    assert back["actions"] == predicted["actions"] == ["rolled_back", "reloaded"]
+    assert back["release"] == predicted["release"]
     assert served(site)["value"] == 1
     assert deploy(site, {"name": "toy", "state": "previous"})["changed"]
     assert served(site)["value"] == 2
 
     gone = deploy(site, {"name": "toy", "state": "absent"}, "--check")
-    assert gone["changed"]
     assert served(site)["value"] == 2
-    deploy(site, {"name": "toy", "state": "absent"})
+    done = deploy(site, {"name": "toy", "state": "absent"})
+    assert done["actions"] == gone["actions"] == ["stopped", "disabled", "removed"]
     left = site.on_host(
         "cat /var/lib/toy/data; ls -d /opt/luxima/toy /etc/toy /usr/local/bin/toy /etc/systemd/system/toy.service "
         "/etc/systemd/system/multi-user.target.wants/toy.service 2>/dev/null; id -un toy"

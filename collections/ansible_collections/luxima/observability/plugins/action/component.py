@@ -64,6 +64,7 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(f"component {name} on {self._subject}: {error}") from None
         # The arguments hold rendered content, and with it secrets.
         result.pop("invocation", None)
+        result["component"] = record.name
         return result
 
     def _run(self, record: Record) -> Json:
@@ -170,30 +171,24 @@ class ActionModule(ActionBase):
     def _leave(self, record: Record, have: Json) -> Json:
         if not have:
             return {"changed": False, "actions": [], "release": "", "restarted": False, "reloaded": False}
-        if self._task.check_mode:
-            return {
-                "changed": True,
-                "actions": ["removed"],
-                "release": "",
-                "restarted": False,
-                "reloaded": False,
-            }
-        request = {"name": record.name, "state": "absent", "purge": record.purge}
-        return self._finished(record, self._apply(record, request, {}, set(), [], True), [])
+        return self._without_files(record, {"name": record.name, "state": "absent", "purge": record.purge})
 
     def _go_back(self, record: Record, have: Json) -> Json:
+        if not have.get("manifest"):
+            raise RecordError(f"state: {record.name} is not installed on this host")
         if not have.get("previous"):
-            raise RecordError("state: there is no previous release on this host")
+            raise RecordError(
+                f"state: release {have['release']} is the only one on this host; there is no previous one to return to"
+            )
+        return self._without_files(record, {"name": record.name, "state": "previous"})
+
+    def _without_files(self, record: Record, request: Json) -> Json:
+        """The host has all that is needed; in check mode it only says what it would do."""
         if self._task.check_mode:
-            return {
-                "changed": True,
-                "actions": ["rolled_back"],
-                "release": have["previous"],
-                "restarted": False,
-                "reloaded": False,
-            }
-        request = {"name": record.name, "state": "previous"}
-        return self._finished(record, self._apply(record, request, {}, set(), [], True), [])
+            result = self._call(record, request, {}, set(), [])
+        else:
+            result = self._apply(record, request, {}, set(), [], True)
+        return self._finished(record, result, [])
 
     # Rendering
 

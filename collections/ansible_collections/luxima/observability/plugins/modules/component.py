@@ -209,6 +209,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+component:
+  description: Name of the component.
+  returned: always
+  type: str
+  sample: loki
 actions:
   description: What was done, or in check mode would be done, in order.
   returned: always
@@ -216,7 +221,7 @@ actions:
   elements: str
   sample: [staged, validated, reloaded]
 release:
-  description: Identifier of the release that serves; empty in check mode and after a removal.
+  description: Identifier of the release that serves, or in check mode of the one to return to; empty after a removal.
   returned: always
   type: str
   sample: r00003-6b1f0c

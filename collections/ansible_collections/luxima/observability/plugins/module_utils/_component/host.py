@@ -306,21 +306,18 @@ class Host:
 
     def last_lines(self, since: float, count: int = 20) -> list[str]:
         """The newest lines of the service's journal, from `since` (seconds since 1970) on."""
-        command = [
-            "journalctl",
-            "--unit",
-            self.service,
-            "--since",
-            f"@{int(since) - 1}",
-            "--lines",
-            str(count),
-            "--no-pager",
-            "--output",
-            "cat",
-            "--quiet",
-        ]
-        code, words = self.attempt(command, 20)
-        return words.splitlines() if code == 0 else []
+        # Not --lines: together with --since it means the first ones (systemd 252).
+        command = ["journalctl", "--unit", self.service, "--since", f"@{int(since) - 1}"]
+        command += ["--no-pager", "--output", "cat", "--quiet"]
+        ended = self.shown().get("SubState") != "running"
+        self.attempt(["journalctl", "--sync"], 10)
+        end = time.monotonic() + 0.5
+        while True:
+            code, words = self.attempt(command, 20)
+            # What a process said last may arrive after it has ended; systemd's word about its end comes after it.
+            if code or not ended or "Main process exited" in words or time.monotonic() > end:
+                return words.splitlines()[-count:] if code == 0 else []
+            time.sleep(0.05)
 
     def install_debs(self, folder: Path) -> list[str]:
         """Installs those packages that are not there in that version; returns their names."""

@@ -105,33 +105,61 @@ class Transaction:
         self._switch(plan, want, staged)
 
     def _previous(self) -> None:
+        plan, want, target = self._way_back()
+        self._switch(plan, want, target)
+        self.result["actions"] = _back_words(self.result["actions"])
+
+    def _way_back(self) -> tuple[Plan, Json, Path]:
+        """The release before, its manifest, and what it takes to activate it."""
         answer = state.read_state(self.name)
         have = answer["components"].get(self.name, {})
-        old = have.get("manifest")
-        if not old or not have["previous"]:
+        if not have.get("manifest") or not have["previous"]:
             raise Refused(f"{self.name} has no previous release on this host")
         target = self.host.releases / have["previous"]
         want: Json = state.read_json(str(target / "manifest.json"))
         plan = make_plan(want, {**have, "drift": []}, answer)
         plan.release = True
-        self._switch(plan, want, target)
-        self.result["actions"] = [
-            "rolled_back",
-            *[word for word in self.result["actions"] if word not in ("staged", "validated")],
-        ]
+        return plan, want, target
 
     def _absent(self) -> None:
+        self._done(self._remove(really=True))
+
+    def _remove(self, really: bool) -> list[str]:
+        """What it takes to remove the component, in words; done only when `really`."""
         host, actions = self.host, []
         made = state.read_json(str(host.base / "made.json")) or {}
         manifest = state.read_json(str(host.current / "manifest.json")) or {}
         unit = Path(state.UNITS) / host.service
         # A unit of the same name that we did not write is not ours to remove.
         if manifest and unit.exists():
-            host.attempt(["systemctl", "disable", "--now", host.service])
-            unit.unlink(missing_ok=True)
-            host.systemctl("daemon-reload")
-            host.attempt(["systemctl", "reset-failed", host.service])
             actions += ["stopped", "disabled"]
+            if really:
+                host.attempt(["systemctl", "disable", "--now", host.service])
+                unit.unlink(missing_ok=True)
+                host.systemctl("daemon-reload")
+                host.attempt(["systemctl", "reset-failed", host.service])
+        if really:
+            self._remove_links(made)
+        purge = bool(self.request.get("purge"))
+        for place in made.get("directories", []) if purge else []:
+            if Path(place).is_dir():
+                actions.append("purged")
+                if really:
+                    shutil.rmtree(place)
+        if made.get("user") and (purge or not self._data_left(made)):
+            actions.append("user")
+            if really:
+                host.attempt(["userdel", made["user"]])
+                host.attempt(["groupdel", made["user"]])
+        if manifest or host.releases.exists() or made:
+            actions.append("removed")
+        if really:
+            shutil.rmtree(host.base)
+            with contextlib.suppress(OSError):
+                (Path(state.ROOT)).rmdir()
+        return list(dict.fromkeys(actions))
+
+    def _remove_links(self, made: Json) -> None:
         for link, target in made.get("links", {}).items():
             path = Path(link)
             if state.link_target(link) == target:
@@ -139,21 +167,6 @@ class Transaction:
                 kept = path.with_name(path.name + ".before-luxima")
                 if kept.exists() or kept.is_symlink():
                     kept.rename(path)
-        if self.request.get("purge"):
-            for place in made.get("directories", []):
-                if Path(place).is_dir():
-                    shutil.rmtree(place)
-                    actions.append("purged")
-        if made.get("user") and not self._data_left(made):
-            host.attempt(["userdel", made["user"]])
-            host.attempt(["groupdel", made["user"]])
-            actions.append("user")
-        if manifest or host.releases.exists() or made:
-            actions.append("removed")
-        shutil.rmtree(host.base)
-        with contextlib.suppress(OSError):
-            (Path(state.ROOT)).rmdir()
-        self._done(list(dict.fromkeys(actions)))
 
     def _data_left(self, made: Json) -> bool:
         """A user whose data stays must stay too: another user would get its number, and with it the data."""
@@ -163,7 +176,16 @@ class Transaction:
 
     def _predict(self) -> Json:
         """Check mode: what `run` would do. Validates in a scratch directory when the programs are already here."""
-        want: Json = self.request["manifest"]
+        if self.request["state"] == "absent":
+            self._done(self._remove(really=False))
+            return self.result
+        if self.request["state"] == "previous":
+            plan, want, target = self._way_back()
+            self._done(_back_words(plan.actions))
+            self.result["release"] = target.name
+            self.result.update(_activated(plan))
+            return self.result
+        want = self.request["manifest"]
         answer = state.read_state(self.name)
         self.salt = self.salt or self.request["salt"]
         plan = make_plan(want, answer["components"].get(self.name, {}), answer)
@@ -523,11 +545,7 @@ class Transaction:
         self._commit(entry)
         host.journal(None)
         self._done(plan.actions)
-        self.result.update(
-            release=entry["new"],
-            restarted=plan.activation in ("restart", "start"),
-            reloaded=plan.activation == "reload",
-        )
+        self.result.update(_activated(plan), release=entry["new"])
 
     def _next_release(self) -> str:
         numbers = [
@@ -771,3 +789,15 @@ def _replace(word: str, places: dict[str, str]) -> str:
     for key, value in places.items():
         word = word.replace(key, value)
     return word
+
+
+def _activated(plan: Plan) -> Json:
+    return {
+        "restarted": plan.activation in ("restart", "start"),
+        "reloaded": plan.activation == "reload",
+    }
+
+
+def _back_words(actions: list[str]) -> list[str]:
+    """Of a return to a release that was staged and validated when it first served."""
+    return ["rolled_back", *[word for word in actions if word not in ("staged", "validated")]]

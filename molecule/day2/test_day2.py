@@ -1,0 +1,277 @@
+"""A week of a team: each change touches the component it is about, reloads what can reload, and nothing is lost."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import itertools
+import json
+import shutil
+import time
+import urllib.error
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.lab_site import LAB, ROOT, LabSite, Run, get, until
+
+RECORDS = ROOT / "reports" / "runs" / "day2"
+HOME = Path(__file__).parent / "inventory"
+SERVERS = ["minio", "loki", "tempo", "prometheus", "alertmanager", "grafana", "node_exporter", "promtail"]
+AGENTS = ["node_exporter", "promtail"]
+DEPLOY = "playbooks/deploy.yml"
+Effects = dict[tuple[str, str], str]
+STOPS = {"restarted", "started", "created"}
+
+
+class Team:
+    """The inventory that the team edits, and the site it describes."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.site = LabSite(LAB / "00-platform.yml", LAB / "10-instance", home / "hosts.yml")
+        self.obs, self.agent1 = self.site.address(11), self.site.address(21)
+        self.prometheus = f"http://{self.obs}:9090"
+        self.loki = f"http://{self.obs}:3100"
+        self.began = time.time()
+
+    def edit(self, **variables: Any) -> None:
+        """Writes variables of all hosts; None takes one back."""
+        path = self.home / "group_vars" / "all" / "day2.yml"
+        kept = yaml.safe_load(path.read_text()) | variables
+        path.write_text(yaml.safe_dump({key: value for key, value in kept.items() if value is not None}))
+
+    def hosts(self) -> dict[str, Any]:
+        return yaml.safe_load((self.home / "hosts.yml").read_text())
+
+    def write_hosts(self, hosts: dict[str, Any]) -> None:
+        (self.home / "hosts.yml").write_text(yaml.safe_dump(hosts, sort_keys=False))
+
+    def run(self, *words: str) -> Run:
+        done = self.site.playbook(*words, records=RECORDS / "changes")
+        assert done.code == 0, done.output
+        return done
+
+    def processes(self) -> dict[tuple[str, str], str]:
+        found = {("obs", name): pid for name, pid in self.site.pids(self.obs, SERVERS).items()}
+        return found | {("agent1", name): pid for name, pid in self.site.pids(self.agent1, AGENTS).items()}
+
+    def change(self, expected: Effects, *words: str, predict: bool = False) -> Run:
+        """A run does exactly what is expected, as check mode said, and no other process ends."""
+        words = words or (DEPLOY,)
+        predicted = self.run(*words, "--check").actions() if predict else None
+        before = self.processes()
+        done = self.run(*words)
+        assert done.effects() == expected
+        if predict:
+            assert predicted == done.actions()
+        after = self.processes()
+        ended = {key for key in before if before[key] != after[key]}
+        assert ended == {
+            key for key, actions in done.actions().items() if STOPS & set(actions) and key in before
+        }
+        return done
+
+    def lines(self) -> list[int]:
+        """Numbers of the writer's lines that are in Loki."""
+        answer = get(
+            f"{self.loki}/loki/api/v1/query_range",
+            query='{service=~".+"} |= "day2-line"',
+            since="30m",
+            limit="5000",
+        )
+        texts = [line for stream in answer["data"]["result"] for _time, line in stream["values"]]
+        return sorted(int(text.partition("day2-line ")[2].split()[0].strip('"}')) for text in texts)
+
+    def samples(self, selector: str) -> list[tuple[dict[str, str], list[tuple[float, str]]]]:
+        """Raw samples since the tests began."""
+        answer = get(f"{self.prometheus}/api/v1/query", query=f"{selector}[30m]")
+        return [
+            (row["metric"], [(at, value) for at, value in row["values"] if at >= self.began])
+            for row in answer["data"]["result"]
+        ]
+
+
+@pytest.fixture(scope="module")
+def team() -> Iterator[Team]:
+    home = RECORDS / "inventory"
+    shutil.rmtree(home, ignore_errors=True)
+    shutil.copytree(HOME, home)
+    made = Team(home)
+    script = 'n=0; while :; do echo "day2-line $n"; n=$((n+1)); echo $n >/run/day2-count; sleep 0.2; done'
+    code = base64.b64encode(script.encode()).decode()
+    made.site.on(
+        made.agent1,
+        f"echo {code} | base64 -d >/run/day2.sh; systemd-run --collect --quiet --unit=day2 sh /run/day2.sh",
+    )
+    yield made
+    made.site.on(made.agent1, "systemctl stop day2", check=False)
+
+
+def test_nothing_to_do_at_the_start(team: Team) -> None:
+    team.change({})
+
+
+def test_monday_retention_of_metrics(team: Team) -> None:
+    team.edit(platform_retention_overrides={"metrics": {"period": "9d"}})
+    team.change({("obs", "prometheus"): "reloaded"}, predict=True)
+    assert "9d" in get(f"{team.prometheus}/api/v1/status/runtimeinfo")["data"]["storageRetention"]
+
+
+def targets(team: Team, job: str) -> list[str]:
+    found = get(f"{team.prometheus}/api/v1/targets", state="active")["data"]["activeTargets"]
+    return [target["scrapeUrl"] for target in found if target["labels"]["job"] == job]
+
+
+def test_tuesday_a_scrape_target_comes_and_goes(team: Team) -> None:
+    job = {"job_name": "shop", "static_configs": [{"targets": [f"{team.agent1}:9100"]}]}
+    team.edit(platform_scrape_jobs=[job])
+    team.change({("obs", "prometheus"): "reloaded"})
+    assert until(lambda: targets(team, "shop")) == [f"http://{team.agent1}:9100/metrics"]
+    team.edit(platform_scrape_jobs=[])
+    team.change({("obs", "prometheus"): "reloaded"})
+    assert until(lambda: not targets(team, "shop"))
+
+
+def test_wednesday_a_threshold(team: Team) -> None:
+    team.edit(platform_thresholds={"disk_free_ratio_warning": 0.125})
+    # The panel that draws the threshold changes with the rule; Grafana sees its file by itself.
+    team.change({("obs", "prometheus"): "reloaded", ("obs", "grafana"): "staged"})
+    assert "0.125" in json.dumps(get(f"{team.prometheus}/api/v1/rules"))
+
+
+def test_wednesday_a_dashboard(team: Team) -> None:
+    for title in ("Orders", "Orders and payments"):
+        board = {"uid": "day2", "title": title, "panels": [], "schemaVersion": 36}
+        team.edit(grafana_dashboards={"orders": json.dumps(board)})
+        # The first one declares the file, the second changes it; the server sees both by itself.
+        done = team.change({("obs", "grafana"): "staged"}, predict=title == "Orders")
+        assert done.actions() == {("obs", "grafana"): ["staged", "validated"]}
+    password = (
+        (Path(team.site.lab["lab_state_dir"]) / "secrets" / "grafana_admin_password").read_text().strip()
+    )
+    key = base64.b64encode(f"admin:{password}".encode()).decode()
+
+    login = {"Authorization": f"Basic {key}"}
+
+    def title_shown() -> str:
+        with contextlib.suppress(urllib.error.HTTPError):
+            answer = get(f"http://{team.obs}:3000/api/dashboards/uid/day2", headers=login)
+            return answer["dashboard"]["title"]
+        return ""
+
+    assert until(lambda: title_shown() == "Orders and payments", 45)
+
+
+def test_thursday_the_log_pipeline(team: Team) -> None:
+    team.edit(promtail_extra_stages=[{"static_labels": {"team": "shop"}}])
+    team.change({("obs", "promtail"): "reloaded", ("agent1", "promtail"): "reloaded"}, predict=True)
+    assert until(
+        lambda: "shop" in get(f"{team.loki}/loki/api/v1/label/team/values", since="5m").get("data", [])
+    )
+
+
+def test_thursday_it_is_taken_back_on_one_host(team: Team) -> None:
+    rollback = ("playbooks/rollback.yml", "-e", "component=promtail", "--limit", "agent1")
+    done = team.change({("agent1", "promtail"): "rolled_back"}, *rollback, predict=True)
+    assert "reloaded" in done.actions()["agent1", "promtail"]
+    # The inventory was not changed, so the next run brings it again; then everybody agrees.
+    team.change({("agent1", "promtail"): "reloaded"})
+
+
+def test_thursday_a_server_is_changed_and_rolled_back(team: Team) -> None:
+    team.edit(loki_log_level="warn")
+    team.change({("obs", "loki"): "restarted"})
+    rollback = ("playbooks/rollback.yml", "-e", "component=loki")
+    done = team.change({("obs", "loki"): "rolled_back"}, *rollback, predict=True)
+    assert "restarted" in done.actions()["obs", "loki"]
+    team.edit(loki_log_level=None)
+    team.change({})
+
+
+def test_friday_a_host_comes(team: Team) -> None:
+    hosts = team.hosts()
+    hosts["guests"]["hosts"]["agent2"] = {
+        "ansible_host": "{{ platform_subnet }}.22",
+        "guest_node": "pve3",
+        "guest_vmid": 122,
+    }
+    for group in AGENTS:
+        hosts[group]["hosts"]["agent2"] = None
+    team.write_hosts(hosts)
+    words = ("playbooks/validate.yml", "playbooks/provision.yml", DEPLOY)
+    expected = {("agent2", name): "created" for name in AGENTS} | {("obs", "prometheus"): "reloaded"}
+    team.change(expected, *words)
+    address = team.site.address(22)
+    assert until(lambda: targets(team, "node_exporter").count(f"http://{address}:9100/metrics") == 1)
+    assert until(
+        lambda: get(f"{team.prometheus}/api/v1/query", query='up{host="agent2"} == 1')["data"]["result"]
+    )
+
+
+def test_friday_a_host_goes(team: Team) -> None:
+    hosts = team.hosts()
+    hosts["guests"]["hosts"]["agent2"]["guest_state"] = "absent"
+    for group in AGENTS:
+        del hosts[group]["hosts"]["agent2"]
+    team.write_hosts(hosts)
+    words = ("playbooks/validate.yml", "playbooks/provision.yml", DEPLOY)
+    done = team.change({("obs", "prometheus"): "reloaded"}, *words)
+    assert next(row["task"] for row in done.rows if row["changed"]).endswith("Guests")
+    del hosts["guests"]["hosts"]["agent2"]
+    team.write_hosts(hosts)
+    assert not [row for row in team.run(*words).rows if row["changed"]]
+    assert until(lambda: not any(team.site.address(22) in url for url in targets(team, "node_exporter")))
+
+
+def test_no_line_was_lost(team: Team) -> None:
+    team.site.on(team.agent1, "systemctl stop day2")
+    written = int(team.site.on(team.agent1, "cat /run/day2-count"))
+    assert written > 100
+    found = until(lambda: (numbers := team.lines()) and len(set(numbers)) >= written and numbers, 30)
+    missing = sorted(set(range(written)) - set(found or team.lines()))
+    assert missing == []
+
+
+def test_no_sample_was_missed(team: Team) -> None:
+    """Two seconds apart, through all reloads; what was restarted may have been down for one scrape."""
+    series = team.samples('up{host=~"obs|agent1",job!="shop"}')
+    assert len(series) >= len(SERVERS) + len(AGENTS)
+    gaps = {
+        f"{labels['job']} on {labels['host']}": max(
+            later[0] - sooner[0] for sooner, later in itertools.pairwise(values)
+        )
+        for labels, values in series
+    }
+    (RECORDS / "gaps.json").write_text(json.dumps(gaps, indent=1))
+    assert {name: gap for name, gap in gaps.items() if gap > 3.5} == {}
+    down = {
+        f"{labels['job']} on {labels['host']}": sum(value == "0" for _at, value in values)
+        for labels, values in series
+    }
+    # Loki was restarted twice on purpose.
+    assert {name for name, count in down.items() if count} <= {"loki on obs"}
+
+
+def test_saturday_a_component_leaves_a_host(team: Team) -> None:
+    hosts = team.hosts()
+    del hosts["node_exporter"]["hosts"]["agent1"]
+    team.write_hosts(hosts)
+    team.change({("obs", "prometheus"): "reloaded"})
+    predicted = team.run("playbooks/remove.yml", "--check").actions()
+    assert team.processes()["agent1", "node_exporter"] != "0"
+    done = team.run("playbooks/remove.yml")
+    assert done.actions() == predicted == {("agent1", "node_exporter"): ["stopped", "disabled", "removed"]}
+    left = team.site.on(
+        team.agent1,
+        "ls -d /opt/luxima/node_exporter /etc/node_exporter /usr/local/bin/node_exporter"
+        " /etc/systemd/system/node_exporter.service /var/lib/node_exporter/textfile 2>/dev/null; true",
+    )
+    assert left == "/var/lib/node_exporter/textfile"
+    assert team.run("playbooks/remove.yml").actions() == {}
+    refused = team.site.playbook("playbooks/remove.yml", "-e", "purge=true", records=RECORDS / "changes")
+    assert refused.code != 0
+    assert "-e component=<name>" in refused.output
