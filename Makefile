@@ -13,7 +13,10 @@ help: ## list the targets
 
 $(BIN)/.installed: requirements.txt
 	@echo "python: installing requirements.txt into $(VENV)/ ($$($(PYTHON) --version))"
-	@$(PYTHON) -m venv $(VENV) || { echo "python: venv is missing; on Debian: apt-get install python3-venv"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo "Python 3.11 to 3.13 is needed and $(PYTHON) is another; name one: make PYTHON=python3.11"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || bash tests/packages.sh python3-venv
+	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
 	@touch $@
 
@@ -58,6 +61,7 @@ collection: setup ## the Galaxy artifact, into dist/
 	@$(BIN)/python tests/build_collection.py dist
 
 lock: setup ## resolve requirements.txt again from pyproject.toml
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	@$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
 	  --fork-strategy requires-python --generate-hashes --no-emit-index-url --no-emit-find-links --no-header -q -o requirements.txt
 
