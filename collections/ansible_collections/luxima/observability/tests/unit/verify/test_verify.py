@@ -48,7 +48,8 @@ def test_healthy_platform(
     assert answer["changed"] is False
     assert {result["check"] for result in answer["results"]} == set(ORDER)
     assert all(result["ok"] and result["verified"] and result["detail"] for result in answer["results"])
-    assert time.monotonic() - started < 30
+    # The deadline that was given is the promise.
+    assert time.monotonic() - started < 60
     assert "secret" not in json.dumps(answer["results"])
     saved = json.loads(report.read_text())
     assert set(saved) >= {"environment", "started", "seconds", "ok", "results"}
