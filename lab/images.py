@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab import host, instance, templates
-from lab.errors import LabError
 
 QEMU = "/usr/bin/qemu-system-x86_64"
 #: Debian package -> a file that says it is there. Only labs with virtual machines need them.
@@ -213,33 +212,14 @@ def _build(image: Image) -> None:
         script.write_text(_CUSTOMIZE, encoding="utf-8")
         boot = Path(scratch) / "boot"
         boot.mkdir()
-        sources = templates.debian_sources()
-        command = [
-            "mmdebstrap",
-            "--mode=root",
-            "--variant=minbase",
-            "--aptopt=APT::Install-Recommends false",
-            "--include=" + ",".join(_PACKAGES),
-            f'--customize-hook=sh {shlex.quote(str(script))} "$1"',
-            f'--customize-hook=cp -L "$1"/boot/vmlinuz-* {shlex.quote(str(boot / "vmlinuz"))}',
-            f'--customize-hook=cp -L "$1"/boot/initrd.img-* {shlex.quote(str(boot / "initrd.img"))}',
-            templates.SUITE,
-            str(archive),
-            *(["-"] if sources else []),
-        ]
-        done = subprocess.run(
-            command,
-            input=sources or None,
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**os.environ, "LC_ALL": "C"},
+        templates.bootstrap(
+            image.name,
+            archive,
+            _PACKAGES,
+            script,
+            f'cp -L "$1"/boot/vmlinuz-* {shlex.quote(str(boot / "vmlinuz"))}',
+            f'cp -L "$1"/boot/initrd.img-* {shlex.quote(str(boot / "initrd.img"))}',
         )
-        if done.returncode:
-            lines = [line for line in done.stderr.strip().splitlines() if line.startswith("E:")]
-            raise LabError(
-                f"mmdebstrap could not build {image.name}: " + " | ".join(lines[-4:] or ["no reason given"])
-            )
         tree = Path(scratch) / "tree"
         tree.mkdir()
         host.run(

@@ -179,38 +179,41 @@ def debian_sources() -> str:
     return "\n".join(found) + "\n" if any(f" {SUITE} " in entry for entry in found) else ""
 
 
+def bootstrap(name: str, target: Path, packages: tuple[str, ...], customize: Path, *hooks: str) -> None:
+    """A Debian root file system as an archive, of which `name` is made; hooks are further customize hooks."""
+    sources = debian_sources()
+    command = [
+        "mmdebstrap",
+        "--mode=root",
+        "--variant=minbase",
+        "--aptopt=APT::Install-Recommends false",
+        "--include=" + ",".join(packages),
+        f'--customize-hook=sh {shlex.quote(str(customize))} "$1"',
+        *(f"--customize-hook={hook}" for hook in hooks),
+        SUITE,
+        str(target),
+        *(["-"] if sources else []),
+    ]
+    done = subprocess.run(
+        command,
+        input=sources or None,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "LC_ALL": "C"},
+    )
+    if done.returncode:
+        lines = [line for line in done.stderr.strip().splitlines() if line.startswith("E:")]
+        raise LabError(f"mmdebstrap could not build {name}: " + " | ".join(lines[-4:] or ["no reason given"]))
+
+
 def _build_archive(template: Template, say: Callable[[str], None]) -> None:
     with tempfile.TemporaryDirectory(prefix="lab-template-") as scratch:
         script = Path(scratch) / "customize.sh"
         script.write_text(_CUSTOMIZE, encoding="utf-8")
         partial = template.directory / f".{secrets.token_hex(4)}.tar.zst"
-        sources = debian_sources()
-        command = [
-            "mmdebstrap",
-            "--mode=root",
-            "--variant=minbase",
-            "--aptopt=APT::Install-Recommends false",
-            "--include=" + ",".join((*PACKAGES, *template.packages)),
-            f'--customize-hook=sh {shlex.quote(str(script))} "$1"',
-            SUITE,
-            str(partial),
-            *(["-"] if sources else []),
-        ]
         try:
-            done = subprocess.run(
-                command,
-                input=sources or None,
-                capture_output=True,
-                text=True,
-                check=False,
-                env={**os.environ, "LC_ALL": "C"},
-            )
-            if done.returncode:
-                lines = [line for line in done.stderr.strip().splitlines() if line.startswith("E:")]
-                raise LabError(
-                    f"mmdebstrap could not build {template.file}: "
-                    + " | ".join(lines[-4:] or ["no reason given"])
-                )
+            bootstrap(template.file, partial, (*PACKAGES, *template.packages), script)
             partial.chmod(0o644)
             partial.replace(template.archive)
         finally:

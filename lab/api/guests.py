@@ -10,6 +10,7 @@ from typing import Any
 from lab.api.core import Request
 from lab.cluster import digest
 from lab.drivers.base import Guest
+from lab.errors import ParameterError, die
 
 
 def normal_tags(value: str) -> str:
@@ -46,6 +47,16 @@ def pending_entries(guest: Guest) -> list[dict[str, Any]]:
         found.append(entry)
     found.append({"key": "digest", "value": digest(guest)})
     return found
+
+
+def require_startable(request: Request, guest: Guest, refusal: str) -> None:
+    """A guest that is locked, or a template (`refusal`), is not started."""
+    if not request.params.get("skiplock"):
+        request.cluster.require_unlocked(guest)
+    elif not request.who.is_root:
+        raise ParameterError({"skiplock": "Only root may use this option."})
+    if guest.config.get("template"):
+        raise die(refusal)
 
 
 def apply_pending(request: Request, guest: Guest) -> None:

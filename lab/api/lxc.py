@@ -12,7 +12,7 @@ from typing import Any
 from lab import schema
 from lab.api.cluster import guest_resource
 from lab.api.core import Request, route
-from lab.api.guests import apply_pending, names, normal_tags, overlaid, pending_entries
+from lab.api.guests import apply_pending, names, normal_tags, overlaid, pending_entries, require_startable
 from lab.api.storage import require_storage
 from lab.cluster import digest, volumes
 from lab.drivers.base import (
@@ -545,12 +545,7 @@ def _require_running(request: Request, guest: Guest) -> None:
 @route("POST", ONE + "/status/start")
 def start(request: Request) -> str:
     guest, cluster = _guest(request), request.cluster
-    if not request.params.get("skiplock"):
-        cluster.require_unlocked(guest)
-    elif not request.who.is_root:
-        raise ParameterError({"skiplock": "Only root may use this option."})
-    if guest.config.get("template"):
-        raise die("you can't start a container that is a template")
+    require_startable(request, guest, "you can't start a container that is a template")
     if _running(request, guest):
         raise die(f"CT {guest.vmid} already running")
 

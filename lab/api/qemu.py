@@ -13,7 +13,7 @@ from urllib.parse import unquote
 from lab import schema
 from lab.api.cluster import guest_resource
 from lab.api.core import Request, route
-from lab.api.guests import apply_pending, names, normal_tags, overlaid, pending_entries
+from lab.api.guests import apply_pending, names, normal_tags, overlaid, pending_entries, require_startable
 from lab.api.storage import require_storage
 from lab.cluster import digest, volumes
 from lab.drivers.base import (
@@ -541,12 +541,7 @@ def _require_running(request: Request, guest: Guest) -> None:
 @route("POST", ONE + "/status/start")
 def start(request: Request) -> str:
     guest, cluster = _guest(request), request.cluster
-    if not request.params.get("skiplock"):
-        cluster.require_unlocked(guest)
-    elif not request.who.is_root:
-        raise ParameterError({"skiplock": "Only root may use this option."})
-    if guest.config.get("template"):
-        raise die("you can't start a vm if it's a template")
+    require_startable(request, guest, "you can't start a vm if it's a template")
 
     def work(task: Task) -> None:
         if _running(request, guest):
