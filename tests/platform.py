@@ -23,6 +23,9 @@ RECORDS = ROOT / "reports" / "runs"
 _ENVIRONMENT = {
     "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
     "ANSIBLE_CALLBACK_PLUGINS": str(ROOT / "tests" / "callbacks"),
+    # Molecule forces colour on what it starts; here output is read by a program.
+    "ANSIBLE_FORCE_COLOR": "false",
+    "ANSIBLE_NOCOLOR": "true",
 }
 
 
