@@ -7,19 +7,27 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
+import ssl
 import subprocess
+import sys
 import time
 import urllib.parse
 import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import testinfra
 
 ROOT = Path(__file__).resolve().parents[1]
+LAB = ROOT / "inventories" / "lab"
 RECORDS = ROOT / "reports" / "runs"
+Json = dict[str, Any]
+T = TypeVar("T")
+# What a component's actions come down to.
+EFFECTS = ("created", "rolled_back", "removed", "restarted", "started", "reloaded", "staged")
 _ENVIRONMENT = {
     "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
     "ANSIBLE_CALLBACK_PLUGINS": str(ROOT / "tests" / "callbacks"),
@@ -29,10 +37,21 @@ _ENVIRONMENT = {
 }
 
 
-def get(url: str) -> Any:
-    """The JSON that a URL answers."""
-    with urllib.request.urlopen(url, timeout=20) as answer:
+def get(url: str, timeout: float = 20, headers: dict[str, str] | None = None, **query: str) -> Any:
+    """The JSON that a GET answers."""
+    if query:
+        url = f"{url}?{urllib.parse.urlencode(query)}"
+    request = urllib.request.Request(url, headers=headers or {})
+    with urllib.request.urlopen(request, timeout=timeout) as answer:
         return json.loads(answer.read())
+
+
+def until(check: Callable[[], T], seconds: float = 30, pause: float = 0.25) -> T:
+    """The first true value of `check()`; the last one when there is none in time."""
+    end = time.monotonic() + seconds
+    while not (found := check()) and time.monotonic() < end:
+        time.sleep(pause)
+    return found
 
 
 def components() -> list[str]:
@@ -40,23 +59,90 @@ def components() -> list[str]:
     return sorted(path.parent.parent.name for path in ROOT.glob("roles/*/vars/main.yml"))
 
 
-class Platform:
-    """One inventory, with the options that move it (extra variables)."""
+@dataclass
+class Run:
+    """One run of ansible-playbook: what it said and one row per task and host (tests/callbacks/recorder.py)."""
 
-    def __init__(self, environment: str, *options: str) -> None:
-        self.arguments = ["-i", f"inventories/{environment}", *options]
+    code: int
+    output: str
+    rows: list[Json]
+    seconds: float
+
+    def component_rows(self) -> list[Json]:
+        return [row for row in self.rows if row["action"] == "luxima.observability.component"]
+
+    def effects(self) -> dict[tuple[str, str], str]:
+        """(host, component) -> the strongest thing that was done there; only what changed."""
+        return {
+            (row["host"], row["component"]): next(
+                (word for word in EFFECTS if word in row["actions"]), ",".join(row["actions"])
+            )
+            for row in self.component_rows()
+            if row["changed"]
+        }
+
+    def actions(self) -> dict[tuple[str, str], list[str]]:
+        return {
+            (row["host"], row["component"]): row["actions"] for row in self.component_rows() if row["changed"]
+        }
+
+
+class Platform:
+    """The lab through inventories, given to Ansible in this order; `options` go with every command."""
+
+    def __init__(self, *sources: Path, options: tuple[str, ...] = ()) -> None:
+        self.arguments = [*(word for source in sources for word in ("-i", str(source))), *options]
+
+    @cached_property
+    def lab(self) -> Json:
+        """What the lab says of itself: subnet, API, key."""
+        script = subprocess.run([str(LAB / "10-instance")], capture_output=True, text=True, check=True)
+        found: Json = json.loads(script.stdout)["all"]["vars"]
+        return found
+
+    def command(self, program: str, *words: str) -> list[str]:
+        return [str(Path(sys.executable).with_name(program)), *self.arguments, *words]
 
     def _ansible(
-        self, *command: str, environment: dict[str, str] | None = None
+        self,
+        program: str,
+        *words: str,
+        environment: dict[str, str] | None = None,
+        timeout: float | None = None,
     ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [*command[:1], *self.arguments, *command[1:]],
+            self.command(program, *words),
             cwd=ROOT,
             capture_output=True,
             text=True,
             check=False,
+            timeout=timeout,
             env={**os.environ, **_ENVIRONMENT, **(environment or {})},
         )
+
+    # -- playbooks
+
+    def playbook(self, *words: str, records: Path = RECORDS / "tests", timeout: float = 300) -> Run:
+        """Runs playbooks; words are their names and options."""
+        begun, start = time.time_ns(), time.monotonic()
+        done = self._ansible(
+            "ansible-playbook",
+            *words,
+            environment={"ANSIBLE_CALLBACKS_ENABLED": "recorder", "RUN_RECORDS": str(records)},
+            timeout=timeout,
+        )
+        written = {int(file.name.partition("-")[0]): file for file in records.glob("*.json")}
+        newest = max(written, default=0)
+        rows = json.loads(written[newest].read_text()) if newest > begun else []
+        return Run(done.returncode, done.stdout + done.stderr, rows, time.monotonic() - start)
+
+    def run(self, *words: str) -> list[Json]:
+        """The rows of a run that succeeds."""
+        done = self.playbook(*words)
+        assert done.code == 0, done.output
+        return done.rows
+
+    # -- inventory
 
     @cached_property
     def groups(self) -> dict[str, list[str]]:
@@ -77,7 +163,7 @@ class Platform:
         return [(host, name) for name in components() for host in self.groups.get(name, [])]
 
     @lru_cache  # noqa: B019  # as long as the tests
-    def values(self, *names: str) -> dict[str, dict[str, Any]]:
+    def values(self, *names: str) -> dict[str, Json]:
         """Variables of every host of the inventory, evaluated."""
         wanted = ", ".join(f"'{name}': {name} | default('')" for name in names)
         run = self._ansible(
@@ -99,48 +185,65 @@ class Platform:
         """A variable of the first host of a group."""
         return self.values(name)[self.groups[group][0]][name]
 
+    def address(self, last: int) -> str:
+        """An address of the lab by its last number."""
+        return f"{self.lab['platform_subnet']}.{last}"
+
+    # -- guests
+
     @lru_cache  # noqa: B019
-    def guest(self, host: str) -> Any:
-        """A host over SSH, as testinfra's host."""
-        values = self.values(
-            "ansible_host", "ansible_user", "ansible_ssh_private_key_file", "ansible_ssh_common_args"
-        )[host]
+    def at(self, address: str) -> Any:
+        """A guest of the lab over SSH, as testinfra's host."""
         return testinfra.get_host(
-            f"ssh://{values['ansible_user'] or 'root'}@{values['ansible_host']}",
-            ssh_identity_file=values["ansible_ssh_private_key_file"],
-            ssh_extra_args=values["ansible_ssh_common_args"],
+            f"ssh://root@{address}",
+            ssh_identity_file=self.lab["ansible_ssh_private_key_file"],
+            ssh_extra_args=f"{self.lab['ansible_ssh_common_args']} -o StrictHostKeyChecking=accept-new",
+            controlpath=f"{self.lab['lab_state_dir']}/test-%%C",
         )
 
-    def query(self, expression: str) -> list[dict[str, Any]]:
+    def guest(self, host: str) -> Any:
+        """A host of the inventory over SSH, as testinfra's host."""
+        return self.at(self.values("ansible_host")[host]["ansible_host"])
+
+    def on(self, address: str, script: str, check: bool = True) -> str:
+        """Standard output of a shell script that root runs on a guest."""
+        done = self.at(address).run(script)
+        if check:
+            assert done.rc == 0, f"{script}\n{done.stdout}{done.stderr}"
+        return str(done.stdout).strip()
+
+    def pids(self, address: str, names: list[str]) -> dict[str, str]:
+        """Main process of each component on a guest; 0 for none."""
+        units = " ".join(f"{name}.service" for name in names)
+        shown = self.on(address, f"systemctl show -p MainPID --value {units}")
+        return dict(zip(names, shown.split(), strict=True))
+
+    def api(self, method: str, path: str, **values: Any) -> Any:
+        """A request of somebody who works on the hypervisor by hand; an error raises HTTPError."""
+        lab = self.lab
+        token = f"{lab['proxmox_api_user']}!{lab['proxmox_api_token_id']}={lab['proxmox_api_token_secret']}"
+        request = urllib.request.Request(
+            f"https://{lab['proxmox_api_host']}:{lab['proxmox_api_port']}/api2/json/{path}",
+            method=method,
+            headers={"Authorization": f"PVEAPIToken={token}"},
+            data=urllib.parse.urlencode(values).encode() if values else None,
+        )
+        context = ssl.create_default_context(cafile=lab["proxmox_ca_path"])
+        with urllib.request.urlopen(request, timeout=30, context=context) as answer:
+            return json.load(answer)["data"]
+
+    # -- servers
+
+    def query(self, expression: str) -> list[Json]:
         """An instant query of the first Prometheus."""
         url = self.first("prometheus", "prometheus_url")
-        return list(get(f"{url}/api/v1/query?query={urllib.parse.quote(expression)}")["data"]["result"])
+        return list(get(f"{url}/api/v1/query", query=expression)["data"]["result"])
 
-    def wait_for(self, expression: str, seconds: float = 60) -> list[dict[str, Any]]:
+    def wait_for(self, expression: str, seconds: float = 60) -> list[Json]:
         """Polls an instant query until it has a result."""
-        end = time.monotonic() + seconds
-        while not (found := self.query(expression)) and time.monotonic() < end:
-            time.sleep(1)
-        return found
+        return until(lambda: self.query(expression), seconds, pause=1)
 
-    def logs(self, selector: str, seconds: float = 60) -> list[dict[str, Any]]:
+    def logs(self, selector: str, seconds: float = 60) -> list[Json]:
         """Polls the first Loki until a selector has streams."""
-        url = f"{self.first('loki', 'loki_url')}/loki/api/v1/query_range?since=15m&query={urllib.parse.quote(selector)}"
-        end = time.monotonic() + seconds
-        while not (streams := get(url)["data"]["result"]) and time.monotonic() < end:
-            time.sleep(1)
-        return list(streams)
-
-    def run(self, playbook: str, *options: str, fails: bool = False) -> list[dict[str, Any]]:
-        """Runs a playbook and returns what the recorder wrote: a row per task result."""
-        folder = RECORDS / "tests"
-        before = set(folder.glob("*.json"))
-        run = self._ansible(
-            "ansible-playbook",
-            playbook,
-            *options,
-            environment={"ANSIBLE_CALLBACKS_ENABLED": "recorder", "RUN_RECORDS": str(folder)},
-        )
-        assert (run.returncode != 0) == fails, f"{shlex.join([playbook, *options])}\n{run.stdout}{run.stderr}"
-        (new,) = set(folder.glob("*.json")) - before
-        return list(json.loads(new.read_text()))
+        url = f"{self.first('loki', 'loki_url')}/loki/api/v1/query_range"
+        return until(lambda: list(get(url, since="15m", query=selector)["data"]["result"]), seconds, pause=1)

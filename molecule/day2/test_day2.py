@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.lab_site import LAB, ROOT, LabSite, Run, get, until
+from tests.platform import LAB, ROOT, Platform, Run, get, until
 
 RECORDS = ROOT / "reports" / "runs" / "day2"
 HOME = Path(__file__).parent / "inventory"
@@ -32,7 +32,7 @@ class Team:
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        self.site = LabSite(LAB / "00-platform.yml", LAB / "10-instance", home / "hosts.yml")
+        self.site = Platform(LAB / "00-platform.yml", LAB / "10-instance", home / "hosts.yml")
         self.obs, self.agent1 = self.site.address(11), self.site.address(21)
         self.prometheus = f"http://{self.obs}:9090"
         self.loki = f"http://{self.obs}:3100"

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.platform import RECORDS, ROOT, Platform
+from tests.platform import LAB, RECORDS, ROOT, Platform
 
-LAB = Platform("lab")
+SITE = Platform(LAB)
 ENGINES = (
     "luxima.observability.component",
     "luxima.observability.proxmox_guests",
@@ -18,61 +18,63 @@ ENGINES = (
 )
 
 
-@pytest.mark.parametrize(("host", "name"), LAB.pairs)
+@pytest.mark.parametrize(("host", "name"), SITE.pairs)
 def test_service_runs_after_the_restart_and_at_boot(host: str, name: str) -> None:
-    service = LAB.guest(host).service(name)
+    service = SITE.guest(host).service(name)
     assert service.is_enabled
     assert service.is_running
-    unit = LAB.guest(host).file(f"/etc/systemd/system/{name}.service")
+    unit = SITE.guest(host).file(f"/etc/systemd/system/{name}.service")
     assert unit.is_file
     assert not unit.is_symlink, "a linked unit breaks enable, disable and boot"
-    assert LAB.guest(host).file(f"/opt/luxima/{name}/current").is_directory
+    assert SITE.guest(host).file(f"/opt/luxima/{name}/current").is_directory
 
 
-@pytest.mark.parametrize("host", LAB.groups["guests"])
+@pytest.mark.parametrize("host", SITE.groups["guests"])
 def test_no_secret_is_readable_by_others(host: str) -> None:
     assert (
-        LAB.guest(host).run("find -L /opt/luxima/*/current/etc -name environment -type f").stdout
+        SITE.guest(host).run("find -L /opt/luxima/*/current/etc -name environment -type f").stdout
         or host != "obs"
     )
-    listing = LAB.guest(host).run("find -L /opt/luxima/*/current/etc -name environment -type f -perm /o=rwx")
+    listing = SITE.guest(host).run("find -L /opt/luxima/*/current/etc -name environment -type f -perm /o=rwx")
     assert listing.stdout == ""
 
 
-@pytest.mark.parametrize("host", LAB.groups["guests"])
+@pytest.mark.parametrize("host", SITE.groups["guests"])
 def test_no_secret_in_processes_units_or_journal(host: str) -> None:
     secrets = [path.read_text().strip() for path in (ROOT / ".lab" / "secrets").iterdir()]
     assert len(secrets) >= 4
     seen = (
-        LAB.guest(host).run("cat /etc/systemd/system/*.service; ps -eo args; journalctl --no-pager -q").stdout
+        SITE.guest(host)
+        .run("cat /etc/systemd/system/*.service; ps -eo args; journalctl --no-pager -q")
+        .stdout
     )
     assert len(seen) > 1000
     assert [secret for secret in secrets if secret in seen] == []
 
 
 def test_every_series_says_environment_and_service() -> None:
-    assert LAB.wait_for('up{environment!="",service_name!=""}')
-    assert LAB.query('count by (__name__) ({__name__=~".+",environment="",__name__!~"ALERTS.*"})') == []
-    assert LAB.query('count by (__name__) ({__name__=~".+",service_name="",__name__!~"ALERTS.*"})') == []
+    assert SITE.wait_for('up{environment!="",service_name!=""}')
+    assert SITE.query('count by (__name__) ({__name__=~".+",environment="",__name__!~"ALERTS.*"})') == []
+    assert SITE.query('count by (__name__) ({__name__=~".+",service_name="",__name__!~"ALERTS.*"})') == []
 
 
 def test_container_series_name_the_container() -> None:
-    assert LAB.wait_for('container_last_seen{name="payment-gateway"}', 90)
+    assert SITE.wait_for('container_last_seen{name="payment-gateway"}', 90)
 
 
 def test_container_stdout_is_in_loki() -> None:
-    streams = LAB.logs('{service="payment-gateway"}')
+    streams = SITE.logs('{service="payment-gateway"}')
     assert streams, "no line of the container's stdout in Loki"
     assert all(stream["stream"]["environment"] for stream in streams)
 
 
 def test_guest_metrics_are_the_guests_own() -> None:
     """Memory and disk of a guest are its own, not the machine's."""
-    assert LAB.wait_for("node_memory_MemTotal_bytes")
+    assert SITE.wait_for("node_memory_MemTotal_bytes")
     memory = {
-        row["metric"]["host"]: float(row["value"][1]) for row in LAB.query("node_memory_MemTotal_bytes")
+        row["metric"]["host"]: float(row["value"][1]) for row in SITE.query("node_memory_MemTotal_bytes")
     }
-    assert set(memory) >= set(LAB.groups["guests"])
+    assert set(memory) >= set(SITE.groups["guests"])
     machine = int(Path("/proc/meminfo").read_text().split()[1]) * 1024
     assert max(memory.values()) < machine / 2
 
@@ -97,23 +99,23 @@ def changes(rows: list[dict[str, Any]]) -> dict[tuple[str, str, str], bool]:
 
 def test_check_mode_on_nothing_predicted_what_the_run_did() -> None:
     predicted, done = changes(first_record("check")), changes(first_record("run"))
-    assert len(done) >= len(LAB.pairs)
+    assert len(done) >= len(SITE.pairs)
     assert predicted == done
 
 
 def test_one_scrape_setting_changes_one_component_and_reloads_it() -> None:
-    server = LAB.groups["prometheus"][0]
-    pid = LAB.guest(server).run("systemctl show -p MainPID --value prometheus").stdout
-    rows = LAB.run("site.yml", "-e", "prometheus_scrape_interval=14s")
+    server = SITE.groups["prometheus"][0]
+    pid = SITE.guest(server).run("systemctl show -p MainPID --value prometheus").stdout
+    rows = SITE.run("site.yml", "-e", "prometheus_scrape_interval=14s")
     changed = [row for row in rows if row["changed"]]
     assert sorted((row["host"], row["task"]) for row in changed) == [
-        (host, "Prometheus") for host in LAB.groups["prometheus"]
+        (host, "Prometheus") for host in SITE.groups["prometheus"]
     ]
     assert all("reloaded" in row["actions"] and "restarted" not in row["actions"] for row in changed)
-    assert LAB.guest(server).run("systemctl show -p MainPID --value prometheus").stdout == pid
-    back = LAB.run("site.yml", "--tags", "prometheus")
-    assert sum(row["changed"] for row in back) == len(LAB.groups["prometheus"])
+    assert SITE.guest(server).run("systemctl show -p MainPID --value prometheus").stdout == pid
+    back = SITE.run("site.yml", "--tags", "prometheus")
+    assert sum(row["changed"] for row in back) == len(SITE.groups["prometheus"])
 
 
 def test_a_second_run_of_the_site_changes_nothing() -> None:
-    assert [row for row in LAB.run("site.yml") if row["changed"]] == []
+    assert [row for row in SITE.run("site.yml") if row["changed"]] == []

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from ansible_collections.luxima.observability.plugins.module_utils._artifacts.store import Store
 
-from tests.lab_site import LAB, ROOT, LabSite, Run, until
+from tests.platform import LAB, ROOT, Platform, Run, until
 
 RECORDS = ROOT / "reports" / "runs" / "faults"
 HOSTS = Path(__file__).parent / "inventory" / "hosts.yml"
@@ -79,7 +79,7 @@ class Guest:
     """The guest that is harmed, and the stores its programs come from."""
 
     def __init__(self) -> None:
-        self.site = LabSite(LAB / "00-platform.yml", LAB / "10-instance", HOSTS)
+        self.site = Platform(LAB / "00-platform.yml", LAB / "10-instance", HOSTS)
         self.address = self.site.address(11)
         self.store = RECORDS / "store"
 
