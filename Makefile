@@ -15,7 +15,7 @@ $(BIN)/.installed: requirements.txt
 	@echo "python: installing requirements.txt into $(VENV)/ ($$($(PYTHON) --version))"
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
 	  { echo "Python 3.11 to 3.13 is needed and $(PYTHON) is another; name one: make PYTHON=python3.11"; exit 1; }
-	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || bash tests/packages.sh python3-venv
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || $(PYTHON) -m lab.packages python
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
 	@touch $@

@@ -25,7 +25,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lab import host, images, templates
+from lab import host, images, packages, templates
 from lab.errors import LabError
 from lab.instance import CHECKOUT, Instance, load
 
@@ -357,11 +357,9 @@ def up(vms: bool = False) -> int:
             )
             return 0
         with phases.phase("packages") as notes:
-            missing = host.missing_packages()
-            if missing:
-                say("installing Debian packages: " + " ".join(missing))
-                host.install_packages(missing)
-                notes.append(f"installed {' '.join(missing)}")
+            installed = packages.ensure(["containers"], say)
+            if installed:
+                notes.append(f"installed {' '.join(installed)}")
             if host.allow_idmap(templates.IDMAP_START, templates.IDMAP_SIZE):
                 notes.append(f"root may map {templates.IDMAP_START} and up: /etc/subuid, /etc/subgid")
         with phases.phase("clean") as notes:

@@ -70,16 +70,7 @@ def main() -> int:
     os.chdir(ROOT)
     os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     phases = Phases()
-    if phases.run(
-        "Debian packages",
-        "bash",
-        "tests/packages.sh",
-        "golang-1.19-go",
-        "gcc",
-        "libc6-dev",
-        "libsystemd-dev",
-        "openssh-client",
-    ):
+    if phases.run("Debian packages", sys.executable, "-m", "lab.packages", "build"):
         return 1
     if phases.run("lab", sys.executable, "-m", "lab", "up"):
         return 1

@@ -17,17 +17,6 @@ from pathlib import Path
 
 from lab.errors import LabError
 
-# Debian package -> a file that says it is there.
-PACKAGES = {
-    "lxc": "/usr/bin/lxc-start",
-    "lxcfs": "/usr/bin/lxcfs",
-    "mmdebstrap": "/usr/bin/mmdebstrap",
-    "uidmap": "/usr/bin/newuidmap",
-    "e2fsprogs": "/usr/sbin/resize2fs",
-    "zstd": "/usr/bin/zstd",
-    "openssh-client": "/usr/bin/ssh-keygen",
-    "iproute2": "/usr/bin/ip",
-}
 _ENVIRONMENT = {
     **os.environ,
     "LC_ALL": "C",
@@ -57,22 +46,6 @@ def run(*command: str | Path, timeout: float = 600, check: bool = True, stdin: s
 def require_root() -> None:
     if os.geteuid() != 0:
         raise LabError("the lab runs real containers and needs root: run this command with sudo")
-
-
-def missing_packages() -> list[str]:
-    return [name for name, path in PACKAGES.items() if not Path(path).exists()]
-
-
-def install_packages(names: list[str]) -> None:
-    """Debian only; another system is told what to bring."""
-    if not Path("/usr/bin/apt-get").exists():
-        raise LabError("install these first (this is not Debian): " + " ".join(names))
-    options = ["-y", "-q", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300"]
-    environment = {**_ENVIRONMENT, "DEBIAN_FRONTEND": "noninteractive"}
-    for command in (["apt-get", "update", "-q"], ["apt-get", "install", *options, *names]):
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-        if done.returncode:
-            raise LabError(f"{' '.join(command)}: " + " | ".join(done.stderr.strip().splitlines()[-3:]))
 
 
 @contextlib.contextmanager

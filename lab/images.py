@@ -16,16 +16,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab import host, instance, templates
+from lab import host, instance, packages, templates
 
 QEMU = "/usr/bin/qemu-system-x86_64"
-#: Debian package -> a file that says it is there. Only labs with virtual machines need them.
-PACKAGES = {
-    "qemu-system-x86": QEMU,
-    "qemu-utils": "/usr/bin/qemu-img",
-    "xorriso": "/usr/bin/xorriso",
-    "mmdebstrap": "/usr/bin/mmdebstrap",
-}
 #: Bytes of the file system in the template; clones are grown.
 SIZE = 3 << 30
 
@@ -134,18 +127,11 @@ IMAGE = Image("debian-12-cloud")
 _here = threading.Lock()
 
 
-def missing_packages() -> list[str]:
-    return [name for name, path in PACKAGES.items() if not Path(path).exists()]
-
-
 def ensure(say: Callable[[str], None], image: Image = IMAGE) -> bool:
     """Install and build what is missing for virtual machines; whether anything was."""
     # Several clones ask at the same time; the first one works for all.
     with _here:
-        missing = missing_packages()
-        if missing:
-            say("installing Debian packages: " + " ".join(missing))
-            host.install_packages(missing)
+        packages.ensure(["machines"], say)
         if image.complete:
             os.utime(image.directory)
             return False

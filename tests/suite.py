@@ -5,6 +5,8 @@
 ``python tests/suite.py``            what CI runs
 ``python tests/suite.py --all``      the long scenarios too
 ``python tests/suite.py lint unit``  some steps only
+
+What a step said is in reports/logs/<step>.log; why one failed is also repeated at the very end.
 """
 
 from __future__ import annotations
@@ -12,84 +14,103 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+LOGS = ROOT / "reports" / "logs"
 COLLECTION = "collections/ansible_collections/luxima/observability"
-PYTHON_PATHS = [f"{COLLECTION}/plugins", f"{COLLECTION}/tests", "lab", "tests", "molecule", "docs"]
-TYPED_PATHS = [f"{COLLECTION}/plugins", "lab", "tests/suite.py", "docs/variables.py"]
-# Debian packages of the build and the lab that are not part of a minimal installation.
-PACKAGES = [
-    "golang-1.19-go",
-    "gcc",
-    "libc6-dev",
-    "libsystemd-dev",
-    "openssh-client",
-    "lxc",
-    "lxcfs",
-    "mmdebstrap",
-    "uidmap",
-    "iproute2",
-    "zstd",
-    "qemu-system-x86",
-    "qemu-utils",
-    "xorriso",
-]
+PYTHON_PATHS = [f"{COLLECTION}/plugins", f"{COLLECTION}/tests", "lab", "tests", "molecule", "docs", "bench"]
+TYPED_PATHS = [f"{COLLECTION}/plugins", "lab", "tests/suite.py", "docs/variables.py", "bench"]
+Command = tuple[str, ...]
+# Lines that say why: of pytest, Ansible, mypy and the like, ansible-lint, Python, shells.
+REASON = re.compile(
+    r"^(E  |FAILED |ERROR |fatal: |failed: |\[ERROR\]|CRITICAL|Traceback|\w+(\.\w+)*(Error|Exception|Expired): |Error: )"
+    r"|: error: |^\S+:\d+:\d+: |command not found|is not installed"
+)
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclass(frozen=True)
 class Step:
-    """One named check: commands that run one after the other, and the seconds it may take when warm."""
+    """One named check: its commands, how many of them at once, and the seconds it may take when warm.
+
+    One that mostly waits runs `beside` another, when both are to run.
+    """
 
     name: str
-    commands: tuple[tuple[str, ...], ...]
+    commands: tuple[Command, ...]
     budget: int
     long: bool = False
+    at_once: int = 1
+    beside: str = ""
 
 
-def unit() -> tuple[tuple[str, ...], ...]:
+def unit(*program: str, marks: str) -> tuple[Command, ...]:
     """A process per topic: a module keeps its warnings in its process, and no module runs beside controller code."""
-    topics = sorted(
+    topics = [
         path for path in (ROOT / COLLECTION / "tests" / "unit").iterdir() if any(path.glob("test_*.py"))
-    )
-    folders = [str(path.relative_to(ROOT)) for path in topics] + ["tests/lab", "tests/workload"]
-    return tuple(("pytest", folder, "-m", "not lab") for folder in folders)
+    ]
+    # The longest first, so that two at a time end together; a guess by size is good enough.
+    topics.sort(key=lambda path: -sum(file.stat().st_size for file in path.glob("*.py")))
+    return tuple((*program, str(path.relative_to(ROOT)), "-m", marks) for path in topics)
 
 
-def molecule(scenario: str) -> tuple[str, ...]:
+def molecule(scenario: str) -> Command:
     """The command that runs one scenario from create to destroy."""
     return ("molecule", "test", "--scenario-name", scenario)
 
 
+NEWEST = ("bash", "tests/newest.sh")
 STEPS = (
-    Step("packages", (("bash", "tests/packages.sh", *PACKAGES),), 60),
+    Step("packages", ((sys.executable, "-m", "lab.packages", "build", "containers", "machines"),), 60),
     Step(
         "lint",
         (
             ("ruff", "check", *PYTHON_PATHS),
             ("ruff", "format", "--check", *PYTHON_PATHS),
-            ("mypy", *TYPED_PATHS),
             ("yamllint", "--strict", "."),
             ("ansible-lint", "--offline", "--profile", "production"),
+            ("mypy", *TYPED_PATHS),
         ),
-        120,
+        90,
+        at_once=2,
     ),
     Step(
         "artifacts",
         (("ansible-playbook", "playbooks/deploy.yml", "--tags", "artifacts", "-i", "inventories/lab"),),
         60,
     ),
-    Step("data", (("pytest", "tests/data", "tests/rules", "tests/docs"),), 120),
-    Step("unit", unit(), 300),
+    Step("data", (("pytest", "tests/data"), ("pytest", "tests/rules", "tests/docs")), 60, at_once=2),
+    Step(
+        "unit",
+        (*unit("pytest", marks="not lab"), ("pytest", "tests/lab", "tests/workload", "-m", "not lab")),
+        200,
+        at_once=2,
+    ),
     Step("lab", (("pytest", "tests/lab", "-m", "lab"),), 60),
     Step("render", (("pytest", "tests/render"),), 120),
-    Step("retention", (("pytest", "tests/retention"),), 240),
-    Step("newest", (("bash", "tests/newest.sh"),), 240),
+    # Its servers wait for their own intervals.
+    Step("retention", (("pytest", "tests/retention"),), 240, beside="newest"),
+    # The set-up first, alone: the others find it done.
+    Step("newest-setup", (NEWEST,), 60),
+    Step(
+        "newest",
+        (
+            *unit(*NEWEST, "pytest", marks="not lab and not slow"),
+            (*NEWEST, "pytest", "tests/docs"),
+            (*NEWEST, "pytest", "tests/render"),
+        ),
+        180,
+        at_once=2,
+    ),
     Step("scenario-default", (molecule("default"),), 480),
     Step("scenario-staging", (molecule("staging"),), 300),
     Step("scenario-guests", (molecule("guests"),), 180),
@@ -99,18 +120,90 @@ STEPS = (
 )
 
 
-def run(step: Step) -> bool:
-    """Runs every command of a step; true when all passed."""
-    passed = True
-    for command in step.commands:
-        print(f"\n=== {step.name}: {' '.join(command[:6])}{' ...' if len(command) > 6 else ''}", flush=True)
+@dataclass(frozen=True)
+class Result:
+    step: Step
+    passed: bool
+    seconds: float
+
+    @property
+    def word(self) -> str:
+        return "passed" if self.passed else "FAILED"
+
+
+class Output:
+    """Where lines go: the terminal and the step's log. Of commands that run together, a command's lines stay together."""
+
+    def __init__(self, step: Step, alone: bool) -> None:
+        self.step = step
+        self.live = alone and step.at_once == 1
+        self.file = (LOGS / f"{step.name}.log").open("w", encoding="utf-8")
+        self.lock = threading.Lock()
+        self.done = 0
+
+    def write(self, text: str) -> None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+        self.file.write(COLOURS.sub("", text))
+        self.file.flush()
+
+    def run(self, command: Command) -> bool:
+        """Runs one command; true when it passed."""
+        shown = " ".join(Path(word).name if word == sys.executable else word for word in command[:7])
+        title = f"{self.step.name}: {shown}{' ...' if len(command) > 7 else ''}"
+        start = time.monotonic()
+        if self.live:
+            self.write(f"\n=== {title}\n")
         program = shutil.which(command[0])
         if program is None:
-            print(f"{command[0]} is not installed; `make setup` installs it", flush=True)
-            passed = False
-        elif subprocess.run([program, *command[1:]], cwd=ROOT, check=False).returncode != 0:
-            passed = False
-    return passed
+            with self.lock:
+                self.write(f"{command[0]} is not installed; `make setup` installs it\n")
+            return False
+        kept: list[str] = []
+        with subprocess.Popen(
+            [program, *command[1:]],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            bufsize=1,
+        ) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if self.live:
+                    self.write(line)
+                else:
+                    kept.append(line)
+        passed = process.returncode == 0
+        if not self.live:
+            with self.lock:
+                self.done += 1
+                count = f"{self.done} of {len(self.step.commands)}"
+                word = "passed" if passed else "FAILED"
+                seconds = time.monotonic() - start
+                self.write(f"\n=== {title}: {word}, {seconds:.0f} s ({count})\n{''.join(kept)}")
+        return passed
+
+
+def run(step: Step, alone: bool) -> Result:
+    """Runs every command of a step."""
+    start = time.monotonic()
+    output = Output(step, alone)
+    if not output.live:
+        output.write(f"\n=== {step.name}: {len(step.commands)} commands, {step.at_once} at a time\n")
+    with output.file, ThreadPoolExecutor(step.at_once) as pool:
+        passed = all(list(pool.map(output.run, step.commands)))
+    return Result(step, passed, time.monotonic() - start)
+
+
+def reason(step: str, lines: int = 40) -> str:
+    """The last lines of a step's log that say why it failed, and its last lines as they are."""
+    said = (LOGS / f"{step}.log").read_text(encoding="utf-8").splitlines()
+    end = max(len(said) - lines // 4, 0)
+    marked = [line for line in said[:end] if REASON.search(line)][-(lines - lines // 4) :]
+    return "\n".join(f"  {line[:400]}" for line in [*marked, "...", *said[end:]] if line.strip())
 
 
 def main() -> int:
@@ -127,25 +220,31 @@ def main() -> int:
         parser.error(f"no step named {', '.join(unknown)}; there are {', '.join(names)}")
     chosen = [s for s in STEPS if (s.name in options.steps if options.steps else options.all or not s.long)]
     os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    LOGS.mkdir(parents=True, exist_ok=True)
 
-    results = []
-    for step in chosen:
-        start = time.monotonic()
-        passed = run(step)
-        results.append((step, passed, time.monotonic() - start))
+    start = time.monotonic()
+    results: list[Result] = []
+    names = [step.name for step in chosen]
+    for first in [step for step in chosen if step.beside not in names]:
+        together = [first, *(step for step in chosen if step.beside == first.name)]
+        with ThreadPoolExecutor(len(together)) as pool:
+            results += pool.map(run, together, [len(together) == 1] * len(together))
+        for result in results[-len(together) :]:
+            print(f"\n--- {result.step.name} {result.word} after {result.seconds:.0f} s")
+        print(f"--- {len(results)} of {len(chosen)} steps, {time.monotonic() - start:.0f} s", flush=True)
 
     report = ROOT / "reports" / "test-times.json"
-    report.parent.mkdir(exist_ok=True)
-    report.write_text(
-        json.dumps([{"step": s.name, "passed": ok, "seconds": round(t, 1)} for s, ok, t in results], indent=2)
-    )
+    rows = [{"step": r.step.name, "passed": r.passed, "seconds": round(r.seconds, 1)} for r in results]
+    report.write_text(json.dumps(rows, indent=2))
     print("\nstep                    result    seconds")
-    for step, passed, seconds in sorted(results, key=lambda row: -row[2]):
-        late = f"  (budget {step.budget})" if seconds > step.budget else ""
-        print(f"{step.name:<24}{'passed' if passed else 'FAILED':<8}{seconds:9.1f}{late}")
-    failed = sum(not passed for _, passed, _ in results)
-    print(f"total {sum(seconds for *_, seconds in results):34.1f}")
-    print(f"{len(results) - failed} passed, {failed} failed")
+    for result in sorted(results, key=lambda result: -result.seconds):
+        late = f"  (budget {result.step.budget})" if result.seconds > result.step.budget else ""
+        print(f"{result.step.name:<24}{result.word:<8}{result.seconds:9.1f}{late}")
+    failed = [result.step.name for result in results if not result.passed]
+    print(f"total {time.monotonic() - start:34.1f}")
+    for name in failed:
+        print(f"\n{name} FAILED; all it said is in reports/logs/{name}.log:\n{reason(name)}")
+    print(f"\n{len(results) - len(failed)} passed, {len(failed)} failed {' '.join(failed)}")
     return 1 if failed else 0
 
 

@@ -25,8 +25,10 @@ import yaml
 
 COLLECTIONS = Path(__file__).resolve().parents[6]
 PROGRAM = """
-import sys
+import signal, sys
 from ansible.module_utils import basic
+# As at a terminal, also where the tests run in the background of a shell.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 basic._ANSIBLE_ARGS = sys.stdin.buffer.read()
 basic._ANSIBLE_PROFILE = "legacy"
 from ansible_collections.luxima.observability.plugins.modules.artifacts import main
