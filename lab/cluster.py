@@ -118,6 +118,8 @@ class Cluster:
         self.access = access
         self.faults = faults or Faults()
         self.started = time.time()
+        # Whether an answer that is not what the schema declares is an error: for tests.
+        self.conform = False
         self.lock = threading.RLock()
         self.guests: dict[int, Guest] = {}
         self._file_locks: dict[int, threading.RLock] = {}
