@@ -91,6 +91,10 @@ def render(guest: Guest) -> str:
         if guest.pending_delete:
             lines.append("delete: " + ",".join(guest.pending_delete))
         lines += [f"{key}: {value}" for key, value in sorted(guest.pending.items())]
+    for name, snapshot in sorted(guest.snapshots.items()):
+        lines += ["", f"[{name}]"]
+        lines += [f"{key}: {value}" for key, value in sorted(snapshot["config"].items())]
+        lines += [f"{key}: {value}" for key, value in sorted(snapshot.items()) if key != "config"]
     return "\n".join(lines) + "\n"
 
 
@@ -114,10 +118,15 @@ class Cluster:
         self.access = access
         self.faults = faults or Faults()
         self.started = time.time()
+        # Whether an answer that is not what the schema declares is an error: for tests.
+        self.conform = False
         self.lock = threading.RLock()
         self.guests: dict[int, Guest] = {}
         self._file_locks: dict[int, threading.RLock] = {}
         self.pools: dict[str, Pool] = {}
+        # Services of the HA manager by their id, ct:100 or vm:100, and the rules about them.
+        self.ha: dict[str, dict[str, Any]] = {}
+        self.ha_rules: dict[str, dict[str, Any]] = {}
         self.storages = {
             "local": Storage(
                 "local", "dir", ("backup", "import", "iso", "snippets", "vztmpl"), path="/var/lib/vz"
@@ -134,6 +143,9 @@ class Cluster:
             with contextlib.suppress(FileNotFoundError):
                 pools = json.loads((state / "pools.json").read_text(encoding="utf-8"))
                 self.pools = {name: Pool(**pool) for name, pool in pools.items()}
+            with contextlib.suppress(FileNotFoundError):
+                known = json.loads((state / "ha.json").read_text(encoding="utf-8"))
+                self.ha, self.ha_rules = known["resources"], known["rules"]
         self.tasks = Tasks(self.faults, state / "tasks" if state else None)
 
     # -- persistence
@@ -151,6 +163,33 @@ class Cluster:
     def save_pools(self) -> None:
         if self._state:
             self._write(self._state / "pools.json", {name: asdict(pool) for name, pool in self.pools.items()})
+
+    def save_ha(self) -> None:
+        if self._state:
+            self._write(self._state / "ha.json", {"resources": self.ha, "rules": self.ha_rules})
+
+    # -- services of the HA manager
+
+    @staticmethod
+    def sid(guest: Guest) -> str:
+        return f"{'ct' if guest.kind == 'lxc' else 'vm'}:{guest.vmid}"
+
+    def set_ha(self, guest: Guest, values: dict[str, Any]) -> None:
+        with self.lock:
+            if self.sid(guest) in self.ha:
+                self.ha[self.sid(guest)].update(values)
+                self.save_ha()
+
+    def ha_status(self, guest: Guest) -> dict[str, Any]:
+        found = self.ha.get(self.sid(guest))
+        return {"managed": 1, "state": found["state"]} if found else {"managed": 0}
+
+    def require_no_ha(self, guest: Guest, purge: bool) -> None:
+        if self.sid(guest) in self.ha and not purge:
+            noun = "CT" if guest.kind == "lxc" else "VM"
+            raise die(
+                f"unable to remove {noun} {guest.vmid} - used in HA resources and purge parameter not set."
+            )
 
     # -- guests
 
@@ -197,6 +236,8 @@ class Cluster:
                 if guest.vmid in pool.members:
                     pool.members.remove(guest.vmid)
             self.save_pools()
+            if self.ha.pop(self.sid(guest), None):
+                self.save_ha()
             if self._state:
                 (self._state / "guests" / f"{guest.vmid}.json").unlink(missing_ok=True)
 
@@ -238,6 +279,11 @@ class Cluster:
 
     def driver(self, guest: Guest) -> Driver:
         return self.drivers[guest.kind]
+
+    def join_pool(self, pool: str, vmid: int) -> None:
+        with self.lock:
+            self.pools[pool].members.append(vmid)
+            self.save_pools()
 
     def pool_of(self, vmid: int) -> str:
         return next((name for name, pool in self.pools.items() if vmid in pool.members), "")

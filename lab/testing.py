@@ -117,6 +117,7 @@ def server(
     memory, machines = MemoryDriver(delay=delay), MemoryDriver("qemu", delay)
     faults = Faults()
     cluster = Cluster(nodes, {"lxc": memory, "qemu": machines}, access, faults)
+    cluster.conform = True
     if vm_templates:
         cluster.provide_templates()
     with tempfile.TemporaryDirectory(prefix="lab-api-") as directory:

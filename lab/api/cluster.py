@@ -56,6 +56,7 @@ def guest_resource(request: Request, guest: Guest) -> dict[str, Any]:
         ("pool", pool),
         ("tags", guest.config.get("tags")),
         ("lock", guest.config.get("lock")),
+        ("hastate", request.cluster.ha.get(request.cluster.sid(guest), {}).get("state")),
     ):
         if value:
             entry[key] = value

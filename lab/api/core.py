@@ -61,4 +61,9 @@ def dispatch(
     cluster.access.authorize(who, method, params)
     if "node" in found[1]:
         cluster.node(found[1]["node"])
-    return handler(Request(cluster, who, params))
+    answer = handler(Request(cluster, who, params))
+    if cluster.conform:
+        faults = method.answer_faults(answer)
+        if faults:
+            raise RuntimeError(f"{verb} {path} does not answer as declared: {'; '.join(faults[:5])}")
+    return answer

@@ -5,12 +5,47 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
-from lab.api.core import Request
-from lab.cluster import digest
+from lab.api.core import Request, route
+from lab.cluster import Cluster, digest
 from lab.drivers.base import Guest
 from lab.errors import ParameterError, die
+from lab.tasks import Task
+
+KINDS = ("lxc", "qemu")
+#: The kind of guest as names of tasks begin with it.
+TASK = {"lxc": "vz", "qemu": "qm"}
+NOUN = {"lxc": "CT", "qemu": "VM"}
+
+GuestHandler = Callable[[Request, Guest], Any]
+
+
+def both(verb: str, suffix: str) -> Callable[[GuestHandler], GuestHandler]:
+    """Register one handler for a method that both kinds of guests have."""
+
+    def register(handler: GuestHandler) -> GuestHandler:
+        for kind in KINDS:
+
+            def handle(request: Request, kind: str = kind) -> Any:
+                found = request.cluster.find(int(request.params["vmid"]), request.node, kind)
+                return handler(request, found)
+
+            route(verb, f"/nodes/{{node}}/{kind}/{{vmid}}{suffix}")(handle)
+        return handler
+
+    return register
+
+
+def spawn(request: Request, action: str, guest: Guest, work: Callable[[Task], None]) -> str:
+    """A task of the guest's kind, `start` as qmstart or vzstart."""
+    kind = TASK[guest.kind] + action
+    return request.cluster.tasks.spawn(guest.node, kind, str(guest.vmid), request.who.owner, work)
+
+
+def is_running(cluster: Cluster, guest: Guest) -> bool:
+    return cluster.driver(guest).runtime(guest).running
 
 
 def normal_tags(value: str) -> str:
@@ -59,10 +94,33 @@ def require_startable(request: Request, guest: Guest, refusal: str) -> None:
         raise die(refusal)
 
 
-def apply_pending(request: Request, guest: Guest) -> None:
+def require_allocation(request: Request, vmid: int, pool: str) -> None:
+    """Whether a guest of this id may be made, in the pool or anywhere."""
+    cluster, who = request.cluster, request.who
+    if pool and pool not in cluster.pools:
+        raise die(f"pool '{pool}' does not exist")
+    if not (pool and cluster.access.has(who, f"/pool/{pool}", ["VM.Allocate"])):
+        cluster.access.require(who, f"/vms/{vmid}", ["VM.Allocate"])
+
+
+def require_no_snapshots(guest: Guest) -> None:
+    """Templates have none."""
+    if guest.snapshots:
+        raise die(f"unable to create template, because {NOUN[guest.kind]} contains snapshots")
+
+
+def apply_pending(cluster: Cluster, guest: Guest) -> None:
     """What happens to pending changes when a guest is not running any more."""
-    with request.cluster.change(guest, skiplock=True):
+    with cluster.change(guest, skiplock=True):
         for key in guest.pending_delete:
+            keep_volume(guest, key)
             guest.config.pop(key, None)
         guest.config.update(guest.pending)
         guest.pending, guest.pending_delete = {}, []
+
+
+def keep_volume(guest: Guest, key: str) -> None:
+    """The volume of a disk that leaves the configuration stays in it as unused."""
+    if re.fullmatch(r"(mp|scsi|virtio|sata|ide)\d+", key) and guest.disk_size(key):
+        free = next(number for number in range(256) if f"unused{number}" not in guest.config)
+        guest.config[f"unused{free}"] = guest.volume(key)

@@ -5,16 +5,25 @@
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Callable
 from typing import Any
 
 from lab import schema
 from lab.api.cluster import guest_resource
 from lab.api.core import Request, route
-from lab.api.guests import apply_pending, names, normal_tags, overlaid, pending_entries, require_startable
+from lab.api.guests import (
+    is_running,
+    keep_volume,
+    names,
+    normal_tags,
+    overlaid,
+    pending_entries,
+    require_allocation,
+    require_no_snapshots,
+    spawn,
+)
+from lab.api.snapshots import source_of_clone
 from lab.api.storage import require_storage
-from lab.cluster import digest, volumes
+from lab.cluster import volumes
 from lab.drivers.base import (
     Creation,
     Guest,
@@ -82,14 +91,6 @@ def _is_net(key: str) -> bool:
 
 def _guest(request: Request) -> Guest:
     return request.cluster.find(int(request.params["vmid"]), request.node, "lxc")
-
-
-def _spawn(request: Request, kind: str, guest: Guest, work: Callable[[Task], None]) -> str:
-    return request.cluster.tasks.spawn(guest.node, kind, str(guest.vmid), request.who.owner, work)
-
-
-def _running(request: Request, guest: Guest) -> bool:
-    return request.cluster.driver(guest).runtime(guest).running
 
 
 # -- values as they are stored
@@ -224,7 +225,8 @@ def _status(request: Request, guest: Guest) -> dict[str, Any]:
 
 @route("GET", ONE + "/status/current")
 def current(request: Request) -> dict[str, Any]:
-    return {**_status(request, _guest(request)), "ha": {"managed": 0}}
+    guest = _guest(request)
+    return {**_status(request, guest), "ha": request.cluster.ha_status(guest)}
 
 
 @route("GET", ONE + "/config")
@@ -240,22 +242,9 @@ def pending(request: Request) -> list[dict[str, Any]]:
 @route("GET", ONE + "/interfaces")
 def interfaces(request: Request) -> list[dict[str, Any]]:
     guest = _guest(request)
-    if not _running(request, guest):
+    if not is_running(request.cluster, guest):
         return []
     return request.cluster.driver(guest).interfaces(guest)
-
-
-@route("GET", ONE + "/snapshot")
-def snapshots(request: Request) -> list[dict[str, Any]]:
-    guest = _guest(request)
-    return [
-        {
-            "name": "current",
-            "description": "You are here!",
-            "running": int(_running(request, guest)),
-            "digest": digest(guest),
-        }
-    ]
 
 
 # -- creation and removal
@@ -269,10 +258,7 @@ def create(request: Request) -> str:
     if params.get("restore"):
         raise ApiError(501, "restoring an archive is not implemented")
     pool = str(params.get("pool", ""))
-    if not (pool and cluster.access.has(who, f"/pool/{pool}", ["VM.Allocate"])):
-        cluster.access.require(who, f"/vms/{vmid}", ["VM.Allocate"])
-    if pool and pool not in cluster.pools:
-        raise die(f"pool '{pool}' does not exist")
+    require_allocation(request, vmid, pool)
 
     options = {key: value for key, value in params.items() if key not in _NOT_CONFIG}
     _check_options(request, None, options)
@@ -307,9 +293,7 @@ def create(request: Request) -> str:
         del wanted["unprivileged"]
     cluster.add(guest)
     if pool:
-        with cluster.lock:
-            cluster.pools[pool].members.append(vmid)
-            cluster.save_pools()
+        cluster.join_pool(pool, vmid)
     creation = Creation(
         template=template,
         ssh_public_keys=str(params.get("ssh-public-keys", "")),
@@ -337,7 +321,7 @@ def create(request: Request) -> str:
         if params.get("start"):
             cluster.driver(guest).start(guest, task)
 
-    return _spawn(request, "vzcreate", guest, work)
+    return spawn(request, "create", guest, work)
 
 
 @route("POST", ONE + "/clone")
@@ -347,25 +331,28 @@ def clone(request: Request) -> str:
     cluster.require_unlocked(source)
     if params.get("target", source.node) != source.node:
         raise die(f"can't clone to non-shared storage '{source.volume('rootfs').partition(':')[0]}'")
-    if params.get("snapname"):
-        raise ApiError(501, "cloning a snapshot is not implemented")
-    running = _running(request, source)
-    if running:
+    snapshot = str(params.get("snapname", ""))
+    if is_running(cluster, source) and not snapshot:
         raise die("Full clone of a running container is only possible from a snapshot")
     if not source.config.get("template") and params.get("full") == 0:
         raise die("Linked clone feature is only available for templates")
+    source = source_of_clone(source, snapshot)
     if source.config.get("template") and not params.get("full") and params.get("storage"):
         raise ParameterError({"storage": "parameter 'storage' not allowed for linked clones"})
-    newid = int(params["newid"])
-    cluster.access.require(request.who, f"/vms/{newid}", ["VM.Allocate"])
+    newid, pool = int(params["newid"]), str(params.get("pool", ""))
+    require_allocation(request, newid, pool)
+    if params.get("storage"):
+        require_storage(request, str(params["storage"]), "rootdir")
     guest = Guest(newid, source.node, "lxc", {"lock": "create"})
     cluster.add(guest)
+    if pool:
+        cluster.join_pool(pool, newid)
 
     def work(task: Task) -> None:
         try:
             with cluster.change(guest, skiplock=True):
                 for key, value in source.config.items():
-                    if key in ("lock", "template") or key.startswith("unused"):
+                    if key in ("lock", "parent", "template") or key.startswith("unused"):
                         continue
                     if _is_volume(key):
                         disk = split_properties(str(value), "volume")
@@ -381,7 +368,7 @@ def clone(request: Request) -> str:
                 for key in ("hostname", "description"):
                     if key in params:
                         guest.config[key] = _store(request, guest, key, params[key])
-            cluster.driver(guest).create(guest, Creation(source=source), task)
+            cluster.driver(guest).create(guest, Creation(source=source, snapshot=snapshot), task)
         except BaseException:
             cluster.driver(guest).destroy(guest, Task(task.upid, None))
             cluster.remove(guest)
@@ -389,7 +376,7 @@ def clone(request: Request) -> str:
         with cluster.change(guest, skiplock=True):
             guest.config.pop("lock", None)
 
-    return _spawn(request, "vzclone", source, work)
+    return spawn(request, "clone", source, work)
 
 
 @route("POST", ONE + "/template")
@@ -399,23 +386,25 @@ def make_template(request: Request) -> None:
     with cluster.change(guest):
         if guest.config.get("template"):
             raise die("you can't convert a template to a template")
-        if _running(request, guest):
+        if is_running(request.cluster, guest):
             raise die("you can't convert a running container to a template")
+        require_no_snapshots(guest)
 
     def work(_task: Task) -> None:
         with cluster.change(guest):
             guest.config["template"] = 1
 
-    _spawn(request, "vztemplate", guest, work)
+    spawn(request, "template", guest, work)
 
 
 @route("DELETE", ONE)
 def destroy(request: Request) -> str:
     guest, cluster = _guest(request), request.cluster
+    cluster.require_no_ha(guest, bool(request.params.get("purge")))
     with cluster.change(guest):
         if guest.config.get("protection"):
             raise die(f"can't remove CT {guest.vmid} - protection mode enabled")
-        if _running(request, guest) and not request.params.get("force"):
+        if is_running(request.cluster, guest) and not request.params.get("force"):
             raise die(f"unable to destroy CT {guest.vmid} - container is running")
 
     def work(task: Task) -> None:
@@ -428,7 +417,7 @@ def destroy(request: Request) -> str:
         # Last of all, otherwise the id could be given away while its disks are still there.
         cluster.remove(guest)
 
-    return _spawn(request, "vzdestroy", guest, work)
+    return spawn(request, "destroy", guest, work)
 
 
 # -- configuration
@@ -459,7 +448,7 @@ def update(request: Request) -> None:
     _check_options(request, guest, {**values, **dict.fromkeys(deleted, "")})
 
     with cluster.change(guest, params.get("digest")):
-        running = _running(request, guest)
+        live = is_running(request.cluster, guest)
         for name in reverted:
             guest.pending.pop(name, None)
             if name in guest.pending_delete:
@@ -474,9 +463,7 @@ def update(request: Request) -> None:
                 guest.pending_delete.remove(key)
             if guest.config.get(key) == stored:
                 continue
-            if running and not (
-                key in _LIVE or _is_net(key) or (_is_volume(key) and key not in guest.config)
-            ):
+            if live and not (key in _LIVE or _is_net(key) or (_is_volume(key) and key not in guest.config)):
                 guest.pending[key] = stored
             else:
                 guest.config[key] = stored
@@ -485,13 +472,14 @@ def update(request: Request) -> None:
             guest.pending.pop(key, None)
             if key not in guest.config:
                 continue
-            if running and not (key in _LIVE or _is_net(key)):
+            if live and not (key in _LIVE or _is_net(key)):
                 if key not in guest.pending_delete:
                     guest.pending_delete.append(key)
             else:
+                keep_volume(guest, key)
                 del guest.config[key]
                 changed.append(key)
-        if running:
+        if live:
             for key in changed:
                 if key in _CGROUP or _is_net(key):
                     cluster.driver(guest).apply(guest, key)
@@ -525,80 +513,4 @@ def resize(request: Request) -> str:
             entry["size"] = format_size(size)
             guest.config[disk] = join_properties(entry, "volume")
 
-    return _spawn(request, "resize", guest, work)
-
-
-# -- power
-
-
-@route("GET", ONE + "/status")
-def status_index(_request: Request) -> list[dict[str, str]]:
-    return [{"subdir": name} for name in ("current", "start", "stop", "shutdown", "reboot")]
-
-
-def _require_running(request: Request, guest: Guest) -> None:
-    request.cluster.require_unlocked(guest)
-    if not _running(request, guest):
-        raise die(f"CT {guest.vmid} not running")
-
-
-@route("POST", ONE + "/status/start")
-def start(request: Request) -> str:
-    guest, cluster = _guest(request), request.cluster
-    require_startable(request, guest, "you can't start a container that is a template")
-    if _running(request, guest):
-        raise die(f"CT {guest.vmid} already running")
-
-    def work(task: Task) -> None:
-        apply_pending(request, guest)
-        cluster.driver(guest).start(guest, task)
-
-    return _spawn(request, "vzstart", guest, work)
-
-
-@route("POST", ONE + "/status/stop")
-def stop(request: Request) -> str:
-    guest = _guest(request)
-    _require_running(request, guest)
-
-    def work(task: Task) -> None:
-        request.cluster.driver(guest).stop(guest, task)
-        apply_pending(request, guest)
-
-    return _spawn(request, "vzstop", guest, work)
-
-
-@route("POST", ONE + "/status/shutdown")
-def shutdown(request: Request) -> str:
-    guest = _guest(request)
-    _require_running(request, guest)
-    timeout = float(request.params.get("timeout", 60))
-    force = bool(request.params.get("forceStop"))
-
-    def work(task: Task) -> None:
-        driver = request.cluster.driver(guest)
-        if not driver.shutdown(guest, timeout, task):
-            if not force:
-                raise RuntimeError("container did not stop")
-            task.log("container did not stop in time, stopping it")
-            driver.stop(guest, task)
-        apply_pending(request, guest)
-
-    return _spawn(request, "vzshutdown", guest, work)
-
-
-@route("POST", ONE + "/status/reboot")
-def reboot(request: Request) -> str:
-    guest = _guest(request)
-    _require_running(request, guest)
-    timeout = float(request.params.get("timeout", 60))
-
-    def work(task: Task) -> None:
-        driver = request.cluster.driver(guest)
-        if not driver.shutdown(guest, timeout, task):
-            raise RuntimeError("container did not stop")
-        apply_pending(request, guest)
-        time.sleep(0.1)
-        driver.start(guest, task)
-
-    return _spawn(request, "vzreboot", guest, work)
+    return request.cluster.tasks.spawn(guest.node, "resize", str(guest.vmid), request.who.owner, work)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
@@ -36,6 +37,11 @@ def index(request: Request) -> list[dict[str, Any]]:
     return [node_resource(request, name) for name in request.cluster.nodes]
 
 
+def _kernel() -> tuple[str, str, str, str]:
+    found = os.uname()
+    return found.sysname, found.release, found.version, found.machine
+
+
 @route("GET", "/nodes/{node}/status")
 def status(request: Request) -> dict[str, Any]:
     machine = request.cluster.drivers["lxc"].node_status()
@@ -46,12 +52,15 @@ def status(request: Request) -> dict[str, Any]:
         "loadavg": ["0.10", "0.10", "0.10"],
         "pveversion": f"pve-manager/{VERSION['version']}/{VERSION['repoid']}",
         "cpuinfo": {"cpus": machine["cores"], "sockets": 1, "cores": machine["cores"], "model": "lab"},
-        "memory": {"total": memory, "used": used, "free": memory - used},
+        "boot-info": {"mode": "efi", "secureboot": 0},
+        "current-kernel": dict(zip(("sysname", "release", "version", "machine"), _kernel())),
+        "memory": {"total": memory, "used": used, "free": memory - used, "available": memory - used},
         "swap": {"total": 0, "used": 0, "free": 0},
         "rootfs": {
             "total": machine["disk"],
             "used": machine["disk_used"],
             "avail": machine["disk"] - machine["disk_used"],
+            "free": machine["disk"] - machine["disk_used"],
         },
     }
 

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable
 from typing import Any, cast
 from urllib.parse import unquote
@@ -13,9 +12,20 @@ from urllib.parse import unquote
 from lab import schema
 from lab.api.cluster import guest_resource
 from lab.api.core import Request, route
-from lab.api.guests import apply_pending, names, normal_tags, overlaid, pending_entries, require_startable
+from lab.api.guests import (
+    is_running,
+    keep_volume,
+    names,
+    normal_tags,
+    overlaid,
+    pending_entries,
+    require_allocation,
+    require_no_snapshots,
+    spawn,
+)
+from lab.api.snapshots import source_of_clone
 from lab.api.storage import require_storage
-from lab.cluster import digest, volumes
+from lab.cluster import volumes
 from lab.drivers.base import (
     Creation,
     Guest,
@@ -68,16 +78,8 @@ def _guest(request: Request) -> Guest:
     return request.cluster.find(int(request.params["vmid"]), request.node, "qemu")
 
 
-def _spawn(request: Request, kind: str, guest: Guest, work: Callable[[Task], None]) -> str:
-    return request.cluster.tasks.spawn(guest.node, kind, str(guest.vmid), request.who.owner, work)
-
-
 def _driver(request: Request) -> MachineDriver:
     return cast("MachineDriver", request.cluster.drivers["qemu"])
-
-
-def _running(request: Request, guest: Guest) -> bool:
-    return request.cluster.driver(guest).runtime(guest).running
 
 
 # -- values as they are stored
@@ -214,7 +216,12 @@ def current(request: Request) -> dict[str, Any]:
     guest = _guest(request)
     entry = _status(request, guest)
     enabled = split_properties(str(guest.config.get("agent", "0")), "enabled").get("enabled", "0")
-    return {**entry, "qmpstatus": entry["status"], "agent": int(enabled), "ha": {"managed": 0}}
+    return {
+        **entry,
+        "qmpstatus": entry["status"],
+        "agent": int(enabled),
+        "ha": request.cluster.ha_status(guest),
+    }
 
 
 @route("GET", ONE + "/config")
@@ -234,13 +241,6 @@ def pending(request: Request) -> list[dict[str, Any]]:
     return found
 
 
-@route("GET", ONE + "/snapshot")
-def snapshots(request: Request) -> list[dict[str, Any]]:
-    guest = _guest(request)
-    running = int(_running(request, guest))
-    return [{"name": "current", "description": "You are here!", "running": running, "digest": digest(guest)}]
-
-
 # -- creation and removal
 
 
@@ -251,9 +251,7 @@ def _finish(
     cluster = request.cluster
     cluster.add(guest)
     if pool:
-        with cluster.lock:
-            cluster.pools[pool].members.append(guest.vmid)
-            cluster.save_pools()
+        cluster.join_pool(pool, guest.vmid)
 
     def work(task: Task) -> None:
         try:
@@ -270,14 +268,6 @@ def _finish(
     return work
 
 
-def _require_allocation(request: Request, vmid: int, pool: str) -> None:
-    cluster, who = request.cluster, request.who
-    if pool and pool not in cluster.pools:
-        raise die(f"pool '{pool}' does not exist")
-    if not (pool and cluster.access.has(who, f"/pool/{pool}", ["VM.Allocate"])):
-        cluster.access.require(who, f"/vms/{vmid}", ["VM.Allocate"])
-
-
 @route("POST", BASE)
 def create(request: Request) -> str:
     params, cluster = request.params, request.cluster
@@ -285,7 +275,7 @@ def create(request: Request) -> str:
     cluster.require_free(vmid, "qemu")
     if params.get("archive"):
         raise ApiError(501, "restoring an archive is not implemented")
-    _require_allocation(request, vmid, pool)
+    require_allocation(request, vmid, pool)
     options = {key: value for key, value in params.items() if key not in _NOT_CONFIG}
     _check_options(request, None, options)
     for key, value in options.items():
@@ -314,7 +304,7 @@ def create(request: Request) -> str:
         if params.get("start"):
             cluster.driver(guest).start(guest, task)
 
-    return _spawn(request, "qmcreate", guest, and_start)
+    return spawn(request, "create", guest, and_start)
 
 
 @route("POST", ONE + "/clone")
@@ -326,18 +316,18 @@ def clone(request: Request) -> str:
     if params.get("target", source.node) != source.node:
         storage = next(iter(sorted(volumes(source))), "local").partition(":")[0]
         raise die(f"can't clone to non-shared storage '{storage}'")
-    if params.get("snapname"):
-        raise ApiError(501, "cloning a snapshot is not implemented")
+    snapshot = str(params.get("snapname", ""))
     if linked and not template:
         raise die("Linked clone feature is only available for templates")
     if linked and params.get("storage"):
         raise ParameterError({"storage": "parameter 'storage' not allowed for linked clones"})
-    if _running(request, source):
+    if is_running(cluster, source) and not snapshot:
         raise ApiError(501, "cloning a running VM is not implemented")
+    source = source_of_clone(source, snapshot)
     newid, pool = int(params["newid"]), str(params.get("pool", ""))
     if newid in cluster.guests:
         raise die(f"unable to create VM {newid}: config file already exists")
-    _require_allocation(request, newid, pool)
+    require_allocation(request, newid, pool)
     target = str(params.get("storage", ""))
     if target:
         require_storage(request, target, "images")
@@ -346,7 +336,7 @@ def clone(request: Request) -> str:
 
     def fill() -> None:
         for key, value in sorted(source.config.items()):
-            if key in ("template", "lock", "name") or key.startswith("unused"):
+            if key in ("template", "lock", "name", "parent") or key.startswith("unused"):
                 continue
             if _is_net(key):
                 guest.config[key] = nic_text({**parse_nic(str(value)), "macaddr": cluster.new_mac()})
@@ -364,11 +354,11 @@ def clone(request: Request) -> str:
         if "description" in params:
             guest.config["description"] = _store(request, guest, "description", params["description"])
 
-    return _spawn(
+    return spawn(
         request,
-        "qmclone",
+        "clone",
         source,
-        _finish(request, guest, pool, Creation(source=source, linked=linked), fill),
+        _finish(request, guest, pool, Creation(source=source, linked=linked, snapshot=snapshot), fill),
     )
 
 
@@ -378,23 +368,25 @@ def make_template(request: Request) -> str:
     with cluster.change(guest):
         if guest.config.get("template"):
             raise die("you can't convert a template to a template")
-        if _running(request, guest):
+        if is_running(request.cluster, guest):
             raise die("you can't convert a running VM to a template")
+        require_no_snapshots(guest)
 
     def work(_task: Task) -> None:
         with cluster.change(guest):
             guest.config["template"] = 1
 
-    return _spawn(request, "qmtemplate", guest, work)
+    return spawn(request, "template", guest, work)
 
 
 @route("DELETE", ONE)
 def destroy(request: Request) -> str:
     guest, cluster = _guest(request), request.cluster
+    cluster.require_no_ha(guest, bool(request.params.get("purge")))
     with cluster.change(guest):
         if guest.config.get("protection"):
             raise die(f"can't remove VM {guest.vmid} - protection mode enabled")
-        if _running(request, guest):
+        if is_running(request.cluster, guest):
             raise die(f"VM {guest.vmid} is running - destroy failed")
 
     def work(task: Task) -> None:
@@ -404,7 +396,7 @@ def destroy(request: Request) -> str:
         # Last of all, otherwise the id could be given away while its disks are still there.
         cluster.remove(guest)
 
-    return _spawn(request, "qmdestroy", guest, work)
+    return spawn(request, "destroy", guest, work)
 
 
 # -- configuration
@@ -451,7 +443,7 @@ def _write(
     reverted: list[str],
     task: Task | None,
 ) -> None:
-    driver, running = _driver(request), _running(request, guest)
+    driver, live = _driver(request), is_running(request.cluster, guest)
     for name in [*reverted, *values, *deleted]:
         guest.pending.pop(name, None)
         if name in guest.pending_delete:
@@ -465,7 +457,7 @@ def _write(
             _DISK.fullmatch(key) and "media=cdrom" not in str(stored),
         )
         new_disk = is_disk and key not in guest.config
-        if running and not (key in _LIVE or is_net or new_disk):
+        if live and not (key in _LIVE or is_net or new_disk):
             guest.pending[key] = stored
             continue
         guest.config[key] = stored
@@ -475,20 +467,18 @@ def _write(
                 key,
                 task or Task(f"UPID:{guest.node}:00000000:00000000:00000000:qmconfig::root@pam:", None),
             )
-        elif running and is_net:
+        elif live and is_net:
             driver.apply(guest, key)
     for key in deleted:
         if key not in guest.config:
             continue
-        is_net, has_volume = _is_net(key), _DISK.fullmatch(key) and guest.disk_size(key)
-        if running and not (key in _LIVE or is_net):
+        is_net = _is_net(key)
+        if live and not (key in _LIVE or is_net):
             guest.pending_delete.append(key)
             continue
-        if has_volume:
-            free = next(number for number in range(256) if f"unused{number}" not in guest.config)
-            guest.config[f"unused{free}"] = guest.volume(key)
+        keep_volume(guest, key)
         del guest.config[key]
-        if running and is_net:
+        if live and is_net:
             driver.apply(guest, key)
 
 
@@ -500,7 +490,7 @@ def update(request: Request) -> None:
 @route("POST", ONE + "/config")
 def update_by_task(request: Request) -> str:
     guest = _guest(request)
-    return _spawn(request, "qmconfig", guest, _change(request, guest))
+    return spawn(request, "config", guest, _change(request, guest))
 
 
 @route("PUT", ONE + "/resize")
@@ -522,85 +512,7 @@ def resize(request: Request) -> str:
                 entry = split_properties(str(guest.config[disk]), "file")
                 guest.config[disk] = join_properties({**entry, "size": format_size(size)}, "file")
 
-    return _spawn(request, "resize", guest, work)
-
-
-# -- power
-
-
-@route("GET", ONE + "/status")
-def status_index(_request: Request) -> list[dict[str, str]]:
-    return [{"subdir": name} for name in ("current", "start", "stop", "shutdown", "reboot", "reset")]
-
-
-def _require_running(request: Request, guest: Guest) -> None:
-    if not _running(request, guest):
-        raise die(f"VM {guest.vmid} not running")
-
-
-@route("POST", ONE + "/status/start")
-def start(request: Request) -> str:
-    guest, cluster = _guest(request), request.cluster
-    require_startable(request, guest, "you can't start a vm if it's a template")
-
-    def work(task: Task) -> None:
-        if _running(request, guest):
-            raise RuntimeError(f"VM {guest.vmid} already running")
-        apply_pending(request, guest)
-        cluster.driver(guest).start(guest, task)
-
-    return _spawn(request, "qmstart", guest, work)
-
-
-@route("POST", ONE + "/status/stop")
-def stop(request: Request) -> str:
-    guest, cluster = _guest(request), request.cluster
-    cluster.require_unlocked(guest)
-
-    def work(task: Task) -> None:
-        if _running(request, guest):
-            cluster.driver(guest).stop(guest, task)
-            apply_pending(request, guest)
-
-    return _spawn(request, "qmstop", guest, work)
-
-
-def _ask_to_end(request: Request, guest: Guest, seconds: float, force: bool, task: Task) -> None:
-    driver = request.cluster.driver(guest)
-    if not driver.shutdown(guest, seconds, task):
-        if not force:
-            raise RuntimeError("VM quit/powerdown failed - got timeout")
-        task.log("VM quit/powerdown failed - terminating now with SIGTERM")
-        driver.stop(guest, task)
-    apply_pending(request, guest)
-
-
-@route("POST", ONE + "/status/shutdown")
-def shutdown(request: Request) -> str:
-    guest, params = _guest(request), request.params
-    request.cluster.require_unlocked(guest)
-
-    def work(task: Task) -> None:
-        if _running(request, guest):
-            _ask_to_end(
-                request, guest, float(params.get("timeout", 180)), bool(params.get("forceStop")), task
-            )
-
-    return _spawn(request, "qmshutdown", guest, work)
-
-
-@route("POST", ONE + "/status/reboot")
-def reboot(request: Request) -> str:
-    guest = _guest(request)
-    request.cluster.require_unlocked(guest)
-    _require_running(request, guest)
-
-    def work(task: Task) -> None:
-        _ask_to_end(request, guest, float(request.params.get("timeout", 180)), False, task)
-        time.sleep(0.1)
-        request.cluster.driver(guest).start(guest, task)
-
-    return _spawn(request, "qmreboot", guest, work)
+    return request.cluster.tasks.spawn(guest.node, "resize", str(guest.vmid), request.who.owner, work)
 
 
 # -- the agent inside
@@ -610,7 +522,7 @@ def _require_agent(request: Request) -> Guest:
     guest = _guest(request)
     if split_properties(str(guest.config.get("agent", "0")), "enabled").get("enabled") != "1":
         raise die("No QEMU guest agent configured")
-    if not _running(request, guest):
+    if not is_running(request.cluster, guest):
         raise die(f"VM {guest.vmid} is not running")
     return guest
 

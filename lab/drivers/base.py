@@ -75,6 +75,8 @@ class Guest:
     config: dict[str, Any] = field(default_factory=dict)
     pending: dict[str, Any] = field(default_factory=dict)
     pending_delete: list[str] = field(default_factory=list)
+    # name -> {"config", "snaptime", "description", "parent", "vmstate"}; what is empty is left out.
+    snapshots: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -85,6 +87,14 @@ class Guest:
         """The volume of a disk, `local-lvm:vm-100-disk-0`; "" when there is no such disk."""
         key = "volume" if self.kind == "lxc" else "file"
         return split_properties(str(self.config.get(disk, "")), key).get(key, "")
+
+    def disks(self) -> list[str]:
+        """Keys of the volumes that hold data."""
+        return [
+            key
+            for key in sorted(self.config)
+            if re.fullmatch(r"rootfs|(mp|scsi|virtio|sata|ide)\d+", key) and self.disk_size(key)
+        ]
 
     def disk_size(self, disk: str) -> int:
         text = split_properties(str(self.config.get(disk, ""))).get("size", "")
@@ -99,6 +109,8 @@ class Creation:
     source: Guest | None = None
     # The disks refer to those of the source instead of copying them.
     linked: bool = False
+    # The disks are those of this snapshot of the source.
+    snapshot: str = ""
     ssh_public_keys: str = ""
     password: str = ""
 
@@ -153,6 +165,15 @@ class Driver(Protocol):
     def resize(self, guest: Guest, disk: str, size: int, task: Task) -> None:
         """Grow a disk to `size` bytes; of a container, the file system on it, too."""
 
+    def snapshot(self, guest: Guest, name: str, memory: bool, task: Task) -> None:
+        """Keep the disks as they are now, and the memory of a running virtual machine."""
+
+    def rollback(self, guest: Guest, name: str, task: Task) -> None:
+        """Give the disks of a stopped guest the contents they had."""
+
+    def drop_snapshot(self, guest: Guest, name: str, task: Task) -> None:
+        """Forget a snapshot; what is missing already is no fault."""
+
     def node_status(self) -> dict[str, Any]:
         """cpu, cores, memory and disk of the machine below."""
 
@@ -162,6 +183,9 @@ class MachineDriver(Driver, Protocol):
 
     def attach(self, guest: Guest, disk: str, task: Task) -> None:
         """Make a further disk of a virtual machine and give it to one that runs."""
+
+    def resume(self, guest: Guest, name: str, task: Task) -> None:
+        """Start a virtual machine where its memory was when the snapshot was taken."""
 
     def ping(self, guest: Guest) -> bool:
         """Whether the agent inside a virtual machine answers."""

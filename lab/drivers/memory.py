@@ -29,6 +29,8 @@ class MemoryDriver(MachineDriver):
         # vmid -> disk -> bytes; what a test looks at to see that real work was asked for.
         self.disks: dict[int, dict[str, int]] = {}
         self.applied: list[tuple[int, str]] = []
+        # vmid -> snapshot -> what the disks were.
+        self.kept: dict[int, dict[str, dict[str, int]]] = {}
         self.ssh_keys: dict[int, str] = {}
         # Guests that ignore a polite shutdown.
         self.deaf: set[int] = set()
@@ -53,6 +55,7 @@ class MemoryDriver(MachineDriver):
         with self._lock:
             self._started.pop(guest.vmid, None)
             self.disks.pop(guest.vmid, None)
+            self.kept.pop(guest.vmid, None)
 
     def start(self, guest: Guest, task: Task) -> None:
         task.sleep(self.delay)
@@ -103,6 +106,24 @@ class MemoryDriver(MachineDriver):
 
     def attach(self, guest: Guest, disk: str, task: Task) -> None:
         self.disks.setdefault(guest.vmid, {})[disk] = guest.disk_size(disk)
+
+    def snapshot(self, guest: Guest, name: str, memory: bool, task: Task) -> None:
+        task.sleep(self.delay)
+        with self._lock:
+            self.kept.setdefault(guest.vmid, {})[name] = dict(self.disks.get(guest.vmid, {}))
+
+    def rollback(self, guest: Guest, name: str, task: Task) -> None:
+        task.sleep(self.delay)
+        with self._lock:
+            self.disks[guest.vmid] = dict(self.kept[guest.vmid][name])
+
+    def drop_snapshot(self, guest: Guest, name: str, task: Task) -> None:
+        task.sleep(self.delay)
+        with self._lock:
+            self.kept.get(guest.vmid, {}).pop(name, None)
+
+    def resume(self, guest: Guest, name: str, task: Task) -> None:
+        self.start(guest, task)
 
     def ping(self, guest: Guest) -> bool:
         return guest.vmid not in self.silent

@@ -94,6 +94,10 @@ class QemuDriver(MachineDriver):
         source = creation.source
         if source is None:
             host.run("qemu-img", "create", "-q", "-f", "qcow2", image, str(size))
+        elif creation.snapshot:
+            task.log(f"create full clone of drive {disk} ({source.volume(disk)}@{creation.snapshot})")
+            old = self._image(source, disk)
+            host.run("qemu-img", "convert", "-U", "-l", creation.snapshot, "-O", "qcow2", old, image)
         elif creation.linked:
             task.log(f"create linked clone of drive {disk} ({source.volume(disk)})")
             base = self._image(source, disk).resolve()
@@ -130,6 +134,60 @@ class QemuDriver(MachineDriver):
                 self._image(guest, disk).unlink(missing_ok=True)
                 task.log(f"removed '{guest.volume(disk)}'")
         self._clear(guest)
+
+    # -- snapshots: those of qcow2
+
+    def snapshot(self, guest: Guest, name: str, memory: bool, task: Task) -> None:
+        disks = guest.disks()
+        if memory:
+            # The memory lies in the first disk, as the file format has it.
+            self._job(guest, "snapshot-save", tag=name, vmstate=disks[0], devices=disks)
+        for disk in disks:
+            if memory:
+                continue
+            if self._pid(guest):
+                self._monitor(guest, "blockdev-snapshot-internal-sync", device=disk, name=name)
+            else:
+                host.run("qemu-img", "snapshot", "-c", name, self._image(guest, disk))
+            task.log(f"snapshot '{name}' of '{guest.volume(disk)}'")
+
+    def rollback(self, guest: Guest, name: str, task: Task) -> None:
+        for disk in guest.disks():
+            host.run("qemu-img", "snapshot", "-a", name, self._image(guest, disk))
+            task.log(f"'{guest.volume(disk)}' is that of snapshot '{name}' again")
+
+    def drop_snapshot(self, guest: Guest, name: str, task: Task) -> None:
+        if self._pid(guest):
+            self._job(guest, "snapshot-delete", tag=name, devices=guest.disks())
+            return
+        for disk in guest.disks():
+            image = self._image(guest, disk)
+            if image.exists() and re.search(rf"^\d+\s+{re.escape(name)}\s", self._listed(image), re.M):
+                host.run("qemu-img", "snapshot", "-d", name, image)
+
+    @staticmethod
+    def _listed(image: Path) -> str:
+        return host.run("qemu-img", "snapshot", "-l", image)
+
+    def resume(self, guest: Guest, name: str, task: Task) -> None:
+        self._start(guest, task, name)
+
+    def _job(self, guest: Guest, command: str, **arguments: Any) -> None:
+        """One of qemu's jobs, waited for."""
+        identifier = f"job-{os.urandom(4).hex()}"
+        self._monitor(guest, command, **{"job-id": identifier, **arguments})
+        deadline = time.monotonic() + 300
+        while True:
+            job = next((j for j in self._monitor(guest, "query-jobs") if j["id"] == identifier), None)
+            if job is None or job["status"] == "concluded":
+                break
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{command} does not end")
+            time.sleep(0.1)
+        if job:
+            self._monitor(guest, "job-dismiss", id=identifier)
+            if job.get("error"):
+                raise RuntimeError(f"{command}: {job['error']}")
 
     # -- cloud-init
 
@@ -211,6 +269,9 @@ class QemuDriver(MachineDriver):
         host.run("ip", "link", "set", name, "down" if net.get("link_down") == "1" else "up")
 
     def start(self, guest: Guest, task: Task) -> None:
+        self._start(guest, task)
+
+    def _start(self, guest: Guest, task: Task, snapshot: str = "") -> None:
         images.ensure(task.log)
         self._clear(guest)
         folder = self._folder(guest)
@@ -221,7 +282,8 @@ class QemuDriver(MachineDriver):
                 self._tap(guest, index, net)
             if images.accelerator() == "tcg":
                 task.log("KVM does not work on this machine: the VM is emulated, which is slow")
-            host.run(*self._command(guest), timeout=60)
+            words = [*self._command(guest), *(["-loadvm", snapshot] if snapshot else [])]
+            host.run(*words, timeout=60)
         except BaseException:
             self._clear(guest)
             raise

@@ -203,6 +203,10 @@ class Method:
         found: Mapping[str, Any] = self.document["parameters"]["properties"]
         return found
 
+    def answer_faults(self, answer: Any) -> list[str]:
+        """Where an answer is not what the schema declares."""
+        return answer_faults(self.document["returns"], answer)
+
     def property(self, name: str) -> Mapping[str, Any] | None:
         """The schema of a parameter; `net0` is found as `net[n]`."""
         if name in self.properties:
@@ -234,6 +238,36 @@ class Method:
         if errors:
             raise ParameterError(errors)
         return result
+
+
+def answer_faults(shape: Mapping[str, Any], value: Any, path: str = "") -> list[str]:
+    """Where an answer is not what the schema declares. Like the server, numbers may be told as text."""
+    kind = str(shape.get("type", "null"))
+    if value is None:
+        return [] if kind == "null" or shape.get("optional") else [f"{path or 'data'} is missing"]
+    good = {
+        "null": False,
+        "any": True,
+        "array": isinstance(value, list),
+        "object": isinstance(value, dict),
+        "string": isinstance(value, (str, int, float)),
+        "boolean": value in (0, 1, "0", "1", True, False),
+        "integer": isinstance(value, int) or (isinstance(value, str) and value.lstrip("-").isdigit()),
+        "number": isinstance(value, (int, float, str)),
+    }.get(kind, True)
+    if not good:
+        return [f"{path or 'data'} is {type(value).__name__} and not {kind}"]
+    if "enum" in shape and value not in shape["enum"]:
+        return [f"{path} is {value!r} and none of {shape['enum']}"]
+    found: list[str] = []
+    if isinstance(value, list) and "items" in shape:
+        for number, item in enumerate(value):
+            found += answer_faults(shape["items"], item, f"{path}[{number}]")
+    if isinstance(value, dict):
+        for name, sub in shape.get("properties", {}).items():
+            if not _INDEXED.match(name):
+                found += answer_faults(sub, value.get(name), f"{path}.{name}")
+    return found
 
 
 def _group(name: str) -> str:

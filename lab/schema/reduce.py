@@ -49,6 +49,20 @@ def reduce_property(prop: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
+def reduce_answer(prop: dict[str, Any]) -> dict[str, Any]:
+    """Names and types of what a method answers."""
+    kept: dict[str, Any] = {"type": prop.get("type", "any")}
+    if prop.get("optional"):
+        kept["optional"] = 1
+    if isinstance(prop.get("enum"), list):
+        kept["enum"] = prop["enum"]
+    if isinstance(prop.get("items"), dict):
+        kept["items"] = reduce_answer(prop["items"])
+    if isinstance(prop.get("properties"), dict):
+        kept["properties"] = {name: reduce_answer(sub) for name, sub in prop["properties"].items()}
+    return kept
+
+
 def reduce_method(method: dict[str, Any]) -> dict[str, Any]:
     parameters = method.get("parameters") or {}
     permissions = {
@@ -64,7 +78,7 @@ def reduce_method(method: dict[str, Any]) -> dict[str, Any]:
                 name: reduce_property(prop) for name, prop in (parameters.get("properties") or {}).items()
             },
         },
-        "returns": (method.get("returns") or {}).get("type", "null"),
+        "returns": reduce_answer(method.get("returns") or {"type": "null"}),
     }
 
 
