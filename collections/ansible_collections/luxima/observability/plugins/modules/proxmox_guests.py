@@ -16,41 +16,8 @@ description:
   - Ids are allocated for the whole list and a taken one is replaced by the next. Locks are waited for, and a
     configuration that somebody else changed meanwhile is read and planned again.
 author: luxima.observability contributors (@luxima)
-requirements:
-  - proxmoxer >= 2.3
-  - requests
+extends_documentation_fragment: [luxima.observability.proxmox]
 options:
-  api_host:
-    description: Name or address of a node. Environment E(PROXMOX_HOST).
-    type: str
-  api_port:
-    description: Port of the API. Environment E(PROXMOX_PORT).
-    type: int
-    default: 8006
-  api_user:
-    description: User with realm. Environment E(PROXMOX_USER).
-    type: str
-    default: root@pam
-  api_password:
-    description: Password of O(api_user), when no token is used. Environment E(PROXMOX_PASSWORD).
-    type: str
-  api_token_id:
-    description: Name of an API token of O(api_user), or the whole C(user@realm!name). Environment E(PROXMOX_TOKEN_ID).
-    type: str
-  api_token_secret:
-    description: Secret of the token. Environment E(PROXMOX_TOKEN_SECRET).
-    type: str
-  validate_certs:
-    description: Whether the certificate of the API must be trusted. Environment E(PROXMOX_VALIDATE_CERTS).
-    type: bool
-    default: true
-  ca_path:
-    description: File with the authority that signed the certificate. Environment E(PROXMOX_CA_PATH).
-    type: path
-  timeout:
-    description: Seconds one request may take. Environment E(PROXMOX_API_TIMEOUT).
-    type: int
-    default: 60
   deadlines:
     description: Seconds an operation on one guest may take.
     type: dict

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from .allocate import Ids, spread
 from .client import Client, Settings
+from .connection import settings
 from .errors import Absent, Failed
 from .formats import NAME, VOLUME, storage_of
 from .model import Guest, Plan, Want
@@ -409,30 +410,6 @@ def _clone_fault(stock: Stock, source: Guest, want: Want, node: str) -> str:
 
 def run(params: Mapping[str, Any], check: bool) -> Report:
     """The module: its parameters in, a report out."""
-    user, token = str(params["api_user"] or ""), str(params["api_token_id"] or "")
-    if "!" in token:
-        user, _sign, token = token.partition("!")
-    if not params["api_host"]:
-        raise Failed("api_host is empty: set it, or PROXMOX_HOST in the environment")
-    if bool(token) != bool(params["api_token_secret"]):
-        raise Failed("api_token_id and api_token_secret go together: set both, or use api_password")
-    if not token and not params["api_password"]:
-        raise Failed("no way to log in: set api_token_id and api_token_secret, or api_password")
-    if "@" not in user:
-        raise Failed(f"api_user {user!r} has no realm: write {user or 'root'}@pam")
-    settings = Settings(
-        host=str(params["api_host"]),
-        port=int(params["api_port"]),
-        user=user,
-        password=str(params["api_password"] or ""),
-        token_id=token,
-        token_secret=str(params["api_token_secret"] or ""),
-        validate_certs=bool(params["validate_certs"]),
-        ca_path=str(params["ca_path"] or ""),
-        timeout=int(params["timeout"]),
-        deadlines={
-            **DEADLINES,
-            **{key: value for key, value in (params["deadlines"] or {}).items() if value is not None},
-        },
-    )
-    return Engine(settings, int(params["workers"]), str(params["reboot"])).run(list(params["guests"]), check)
+    given = {key: value for key, value in (params["deadlines"] or {}).items() if value is not None}
+    reached = settings(params, {**DEADLINES, **given})
+    return Engine(reached, int(params["workers"]), str(params["reboot"])).run(list(params["guests"]), check)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, unquote
 
+from .connection import connection_spec
 from .formats import (
     MAC,
     TAG,
@@ -491,21 +492,9 @@ def guest_spec() -> dict[str, Any]:
 
 def module_spec(env_fallback: Callable[..., Any]) -> dict[str, Any]:
     """Argument spec of the module. ``env_fallback`` is Ansible's, which only modules may import."""
-
-    def connection(kind: str, variable: str, **rest: Any) -> dict[str, Any]:
-        return {"type": kind, "fallback": (env_fallback, [variable]), **rest}
-
     operations = ("create", "clone", "configure", "resize", "start", "stop", "destroy", "lock")
     return {
-        "api_host": connection("str", "PROXMOX_HOST"),
-        "api_port": connection("int", "PROXMOX_PORT", default=8006),
-        "api_user": connection("str", "PROXMOX_USER", default="root@pam"),
-        "api_password": connection("str", "PROXMOX_PASSWORD", no_log=True),
-        "api_token_id": connection("str", "PROXMOX_TOKEN_ID", no_log=False),
-        "api_token_secret": connection("str", "PROXMOX_TOKEN_SECRET", no_log=True),
-        "validate_certs": connection("bool", "PROXMOX_VALIDATE_CERTS", default=True),
-        "ca_path": connection("path", "PROXMOX_CA_PATH"),
-        "timeout": connection("int", "PROXMOX_API_TIMEOUT", default=60),
+        **connection_spec(env_fallback),
         "deadlines": {
             "type": "dict",
             "default": {},

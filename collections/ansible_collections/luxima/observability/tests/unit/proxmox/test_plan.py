@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-import yaml
 from ansible_collections.luxima.observability.plugins.module_utils._proxmox import formats
 from ansible_collections.luxima.observability.plugins.module_utils._proxmox.allocate import Ids, spread
 from ansible_collections.luxima.observability.plugins.module_utils._proxmox.client import meaning
@@ -30,10 +29,8 @@ from ansible_collections.luxima.observability.plugins.module_utils._proxmox.mode
     Stop,
     Want,
 )
-from ansible_collections.luxima.observability.plugins.module_utils._proxmox.options import module_spec
 from ansible_collections.luxima.observability.plugins.module_utils._proxmox.plan import plan
 from ansible_collections.luxima.observability.plugins.module_utils._proxmox.survey import held
-from ansible_collections.luxima.observability.plugins.modules import proxmox_guests
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -355,18 +352,3 @@ def test_ids_and_nodes() -> None:
     ids = Ids(100, {100, 102})
     assert [ids.take(), ids.take(), ids.take(200), ids.take()] == [101, 103, 200, 201]
     assert spread(["b", "a", "c"], {"a": 1, "c": 0, "b": 0}) == "b"
-
-
-def test_documentation_matches_the_tables() -> None:
-    documented = yaml.safe_load(proxmox_guests.DOCUMENTATION)["options"]
-
-    def compare(spec: dict[str, Any], options: dict[str, Any], where: str) -> None:
-        assert set(spec) == set(options), where
-        for name, entry in spec.items():
-            text = options[name]
-            for key in ("type", "elements", "choices", "default", "required"):
-                assert entry.get(key) == text.get(key), f"{where}{name}.{key}"
-            if "options" in entry:
-                compare(entry["options"], text["suboptions"], f"{where}{name}.")
-
-    compare(module_spec(None), documented, "")  # type: ignore[arg-type]
