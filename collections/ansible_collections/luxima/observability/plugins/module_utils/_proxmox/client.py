@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -99,6 +100,17 @@ class Client:
     def write(self, method: str, path: str, subject: str, **data: Any) -> Any:
         """POST, PUT or DELETE, once. A lost reply is Conflict("lost"): the caller looks before it repeats."""
         return self._request(method, path, subject, data)
+
+    def upload(self, path: str, subject: str, file: str, **data: Any) -> Any:
+        """POST of a local file as ``filename``, streamed; its name on the server is ``data["filename"]``."""
+
+        def call() -> Any:
+            raw = io.FileIO(file)
+            raw.name = str(data["filename"])
+            with io.BufferedReader(raw) as stream:
+                return self._send("POST", path, {**data, "filename": stream})
+
+        return self._guarded(call, "POST", path, subject)
 
     def wait(self, upid: Any, subject: str, seconds: float) -> list[str]:
         """Wait for a task; its warnings. Failed, Conflict or Absent by the task's own words."""

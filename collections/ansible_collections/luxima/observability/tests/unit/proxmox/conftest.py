@@ -32,10 +32,14 @@ class Site:
 
     def run(self, *guests: dict[str, Any], check: bool = False, **options: Any) -> dict[str, Any]:
         """The module's own result, failed or not."""
-        arguments = self.arguments(guests, check, options)
+        return self.module(proxmox_guests, check, guests=list(guests), **options)
+
+    def module(self, module: Any, check: bool = False, **options: Any) -> dict[str, Any]:
+        """The result of any module of the action group."""
         out = io.StringIO()
+        arguments = {**self.connection(check), **options}
         with patch_module_args(arguments), contextlib.redirect_stdout(out), pytest.raises(SystemExit):
-            proxmox_guests.main()
+            module.main()
         result: dict[str, Any] = json.loads(out.getvalue().strip().splitlines()[-1])
         return result
 
@@ -65,6 +69,10 @@ class Site:
     def arguments(
         self, guests: tuple[dict[str, Any], ...], check: bool, options: dict[str, Any]
     ) -> dict[str, Any]:
+        return {**self.connection(check), "guests": list(guests), **options}
+
+    def connection(self, check: bool = False) -> dict[str, Any]:
+        """What every module is told to reach the hypervisor."""
         return {
             "api_host": self.server.host,
             "api_port": self.server.port,
@@ -72,10 +80,8 @@ class Site:
             "api_token_id": self.server.token_id,
             "api_token_secret": self.server.token_secret,
             "ca_path": self.server.ca_path,
-            "guests": list(guests),
             "_ansible_check_mode": check,
             "_ansible_diff": True,
-            **options,
         }
 
     def ok(self, *guests: dict[str, Any], **options: Any) -> dict[str, Any]:
