@@ -25,6 +25,7 @@ from ansible.utils.display import Display
 from ansible_collections.luxima.observability.plugins.module_utils._artifacts.store import Artifact, Store
 from ansible_collections.luxima.observability.plugins.module_utils._component import manifest as building
 from ansible_collections.luxima.observability.plugins.module_utils._component import state as host_state
+from ansible_collections.luxima.observability.plugins.module_utils._component import story
 from ansible_collections.luxima.observability.plugins.module_utils._component.plan import Plan, make_plan
 from ansible_collections.luxima.observability.plugins.module_utils._component.record import (
     Record,
@@ -107,6 +108,7 @@ class ActionModule(ActionBase):
                 f"artifacts: {', '.join(lacking)} for {self._answer['architecture']} not in {self._variable('platform_cache_dir', '')}; "
                 f"run with --tags artifacts (or the whole site.yml) first"
             )
+        self._tell(record, story.one_line(plan, want, have))
         diff = self._diff(record, plan, files, have)
         request = {
             "name": record.name,
@@ -121,10 +123,11 @@ class ActionModule(ActionBase):
             for item in artifacts.values()
             if item is not None and item.sha256 not in have.get("blobs", [])
         ]
+        edited = [building.shown_path(record.name, path) for path in story.edited(plan)]
         if self._task.check_mode:
-            return self._predicted(
-                record, plan, diff, request, files, have, lacking, [item.name for item in blobs]
-            )
+            unsent = [item.name for item in blobs]
+            predicted = self._predicted(record, plan, diff, request, files, have, lacking, unsent)
+            return {**predicted, "edited": edited}
         objects = {item["sha256"] for path, item in want["files"].items() if not _same(item, have, path)}
         result = self._apply(record, request, files, objects, blobs, bool(have.get("manifest")))
         if "missing" in result:
@@ -132,7 +135,7 @@ class ActionModule(ActionBase):
             missing = set(result["missing"])
             every = [item for item in artifacts.values() if item is not None and item.sha256 in missing]
             result = self._apply(record, request, files, missing, every, bool(have.get("manifest")))
-        return self._finished(record, result, diff)
+        return {**self._finished(record, result, diff), "edited": edited}
 
     def _predicted(
         self,
@@ -171,6 +174,7 @@ class ActionModule(ActionBase):
     def _leave(self, record: Record, have: Json) -> Json:
         if not have:
             return {"changed": False, "actions": [], "release": "", "restarted": False, "reloaded": False}
+        self._tell(record, "remove" + (" with its data" if record.purge else "; its data stays"))
         return self._without_files(record, {"name": record.name, "state": "absent", "purge": record.purge})
 
     def _go_back(self, record: Record, have: Json) -> Json:
@@ -180,6 +184,7 @@ class ActionModule(ActionBase):
             raise RecordError(
                 f"state: release {have['release']} is the only one on this host; there is no previous one to return to"
             )
+        self._tell(record, f"back from release {have['release']} to {have['previous']}")
         return self._without_files(record, {"name": record.name, "state": "previous"})
 
     def _without_files(self, record: Record, request: Json) -> Json:
@@ -423,6 +428,11 @@ class ActionModule(ActionBase):
         return target
 
     # Results
+
+    def _tell(self, record: Record, words: str) -> None:
+        """One line before the work begins: it may take a while."""
+        mode = " (check)" if self._task.check_mode else ""
+        Display().display(f"{self._subject}: {record.name}{mode}: {words}")
 
     def _answered(self, result: Json, plan: Plan) -> Json:
         result.setdefault("restarted", False)

@@ -225,6 +225,12 @@ release:
   returned: always
   type: str
   sample: r00003-6b1f0c
+edited:
+  description: Files that somebody changed on the host since the last run; they are put back, or in check mode would be.
+  returned: when something changes with O(state=present)
+  type: list
+  elements: str
+  sample: [/etc/loki/loki.yml]
 restarted:
   description: Whether the service was restarted or started.
   returned: always

@@ -174,6 +174,15 @@ class Host:
         except OSError:
             shutil.copy2(source, target)
 
+    def reserve(self, size: int) -> None:
+        """Keeps `size` bytes of the disk for this component; 0 gives them back. Raises OSError when they are not there."""
+        place = self.base / ".reserve.new"
+        if not size:
+            place.unlink(missing_ok=True)
+            return
+        with place.open("wb") as stream:
+            os.posix_fallocate(stream.fileno(), 0, size)
+
     # Lock and journal
 
     @contextlib.contextmanager
@@ -304,11 +313,16 @@ class Host:
     def shown(self) -> Json:
         return state.show_units([self.name]).get(self.name, {})
 
-    def last_lines(self, since: float, count: int = 20) -> list[str]:
-        """The newest lines of the service's journal, from `since` (seconds since 1970) on."""
-        # Not --lines: together with --since it means the first ones (systemd 252).
-        command = ["journalctl", "--unit", self.service, "--since", f"@{int(since) - 1}"]
-        command += ["--no-pager", "--output", "cat", "--quiet"]
+    def journal_end(self) -> str:
+        """Where the host's journal ends now, for `last_lines`. Not a time: a clock may jump."""
+        _code, words = self.attempt(["journalctl", "--lines=0", "--show-cursor", "--no-pager"], 20)
+        return words.partition("-- cursor: ")[2].strip()
+
+    def last_lines(self, after: str, count: int = 20) -> list[str]:
+        """The newest lines of the service's journal after `after`, which `journal_end` gave; all of them count when it gave none."""
+        # Not --lines: with a starting point it means the first ones (systemd 252).
+        command = ["journalctl", "--unit", self.service, "--no-pager", "--output", "cat", "--quiet"]
+        command += [f"--after-cursor={after}"] if after else ["--boot"]
         ended = self.shown().get("SubState") != "running"
         self.attempt(["journalctl", "--sync"], 10)
         end = time.monotonic() + 0.5

@@ -26,9 +26,13 @@ from .plan import Plan, make_plan, missing_groups
 Json = dict[str, Any]
 
 KEEP = 3
+# Bytes kept free for the way back: journal, unit, links and stamps, each written beside the old one.
+RESERVE = 256 << 10
 SETTLE = 1.0
 # A new program gets more time to show that it stays alive: there is an old one to go back to.
 SETTLE_PROGRAM = 4.0
+# Seconds a server is given for one answer.
+SHORTEST, LONGEST = 0.5, 5.0
 
 
 class Missing(Exception):
@@ -63,7 +67,7 @@ class Transaction:
             "reloaded": False,
         }
         self.salt = state.read_salt()
-        self.began = time.time()
+        self.cursor = ""
 
     # Entry points
 
@@ -269,10 +273,13 @@ class Transaction:
         self._put_live(host.current, old, new)
         if self._put_unit(host.current) or host.shown().get("NeedDaemonReload") == "yes":
             host.systemctl("daemon-reload")
-        self._write_stamps(old)
         self._write_links(old)
-        if entry["phase"] != "activating":
-            return
+        if entry["phase"] == "activating":
+            self._reactivate(entry, old)
+        self._write_stamps(old)
+
+    def _reactivate(self, entry: Json, old: Json) -> None:
+        host = self.host
         alive = host.shown().get("ActiveState") == "active"
         if alive and not entry["activation"]:
             return
@@ -509,14 +516,9 @@ class Transaction:
             "phase": "exchanging",
         }
         before = self._before(plan, want)
+        self.cursor = host.journal_end()
         if staged is not None:
-            # A release that served before keeps its name and lies where it belongs already.
-            entry["new"] = want.get("release") or self._next_release()
-            parked = host.releases / entry["new"]
-            if staged != parked:
-                host.write_json(staged / "manifest.json", {**want, "release": entry["new"]})
-                staged.rename(parked)
-            host.journal(entry)
+            parked = self._park(entry, want, staged)
             if old:
                 host.exchange(host.current, parked)
             else:
@@ -542,10 +544,37 @@ class Transaction:
             self._prove(plan, want, before, bool(old))
         except (Unproven, HostError, OSError) as error:
             raise Unproven(self._revert(entry, want, old, str(error))) from None
-        self._commit(entry)
-        host.journal(None)
         self._done(plan.actions)
         self.result.update(_activated(plan), release=entry["new"])
+        try:
+            host.reserve(0)
+            self._commit(entry)
+            host.journal(None)
+        except OSError as error:
+            raise Unproven(
+                f"{error}\nState of the host: release {entry['new']} is proven and serves; the next run finishes the books"
+            ) from None
+
+    def _park(self, entry: Json, want: Json, staged: Path) -> Path:
+        """The staged release under its own name, and the journal: from here on a killed run is put right by the next."""
+        host = self.host
+        # A release that served before keeps its name and lies where it belongs already.
+        entry["new"] = want.get("release") or self._next_release()
+        parked: Path = host.releases / entry["new"]
+        try:
+            # A disk that fills up from here on must not stand in the way back.
+            host.reserve(RESERVE)
+            if staged != parked:
+                host.write_json(staged / "manifest.json", {**want, "release": entry["new"]})
+                staged.rename(parked)
+            host.journal(entry)
+        except OSError:
+            if staged != parked:
+                host.remove(staged)
+                host.remove(parked)
+            host.reserve(0)
+            raise
+        return parked
 
     def _next_release(self) -> str:
         numbers = [
@@ -674,7 +703,7 @@ class Transaction:
                 )
             if main and not pid:
                 pid, since = main, now
-            reason = self._reason(want, shown, main, before)
+            reason = self._reason(want, shown, main, before, start + timeout)
             if not reason and now - since >= settle:
                 return
             if now - start > timeout:
@@ -682,19 +711,17 @@ class Transaction:
             time.sleep(pause)
             pause = min(pause * 1.3, 0.25)
 
-    def _reason(self, want: Json, shown: Json, pid: int, before: list[float | None]) -> str:
-        """Why the service cannot be trusted yet."""
+    def _reason(self, want: Json, shown: Json, pid: int, before: list[float | None], end: float) -> str:
+        """Why the service cannot be trusted yet. No question outlasts `end` (monotonic) by more than a moment."""
         if shown.get("ActiveState") != "active" or not pid:
             return f"systemd says {shown.get('ActiveState')}/{shown.get('SubState')}"
         if not state.runs_current(pid, self.name, want["exec"]):
             return f"process {pid} does not run {want['exec']} of the new release"
         ready, proofs = want["service"]["ready"], want["service"]["proof"]
-        if "url" in ready:
-            reason = probe.refusal(ready, probe.ask(ready))
-            if reason:
-                return reason
-        for item, value in zip(proofs, before):
-            reason = probe.refusal(item, probe.ask(item), value)
+        asked = [(ready, None)] if "url" in ready else []
+        for item, value in [*asked, *zip(proofs, before)]:
+            patience = min(max(end - time.monotonic(), SHORTEST), LONGEST)
+            reason = probe.refusal(item, probe.ask(item, timeout=patience), value)
             if reason:
                 return reason
         return ""
@@ -736,8 +763,9 @@ class Transaction:
     def _revert(self, entry: Json, want: Json, old: Json, reason: str) -> str:
         """Undoes an activation and says what happened and what serves now."""
         host = self.host
-        words = host.last_lines(self.began)
+        words = host.last_lines(self.cursor)
         self.result["journal"] = words
+        host.reserve(0)
         if entry["new"] == entry["old"]:
             # Nothing was exchanged: the same release was only started or repaired.
             host.journal(None)
@@ -753,7 +781,6 @@ class Transaction:
         except (Unproven, HostError, OSError) as error:
             now = f"release {entry['old']} was put back but could not be proven either: {error}"
         self._prune()
-        self._write_stamps(old)
         host.journal(None)
         self.result.update(actions=["reverted"], release=entry["old"])
         return self._story(reason, now, words)

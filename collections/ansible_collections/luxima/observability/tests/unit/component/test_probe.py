@@ -4,7 +4,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -86,3 +89,22 @@ def test_a_metric_that_must_change(base: str) -> None:
 def test_proxies_are_not_asked(base: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     assert refusal({"url": f"{base}/metrics"}) == ""
+
+
+def test_a_question_is_over_in_its_time_however_the_server_behaves() -> None:
+    def drip(listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            connection, _ = listener.accept()
+            connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+            while True:
+                connection.sendall(b".")
+                time.sleep(0.1)
+
+    with socket.create_server(("127.0.0.1", 0)) as mute, socket.create_server(("127.0.0.1", 0)) as slow:
+        threading.Thread(target=drip, args=(slow,), daemon=True).start()
+        for listener in (mute, slow):
+            start = time.monotonic()
+            answer = probe.ask({"url": f"http://127.0.0.1:{listener.getsockname()[1]}/"}, timeout=0.6)
+            assert answer.status == 0
+            assert "TimeoutError" in answer.text
+            assert time.monotonic() - start < 2
