@@ -19,7 +19,12 @@ def _entry(request: Request, name: str, pool: Pool, members: bool) -> dict[str, 
         entry["comment"] = pool.comment
     if members:
         found = [guest_resource(request, request.cluster.guests[vmid]) for vmid in pool.members]
-        found += [{"id": f"storage/{s}", "type": "storage", "storage": s} for s in pool.storages]
+        # A storage is shown as the node that answers sees it.
+        node = next(iter(request.cluster.nodes))
+        found += [
+            {"id": f"storage/{node}/{name}", "type": "storage", "node": node, "storage": name}
+            for name in pool.storages
+        ]
         entry["members"] = found
     return entry
 
