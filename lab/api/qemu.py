@@ -435,6 +435,12 @@ def _change(request: Request, guest: Guest) -> Callable[[Task | None], None]:
     return work
 
 
+def _hotplug(guest: Guest) -> set[str]:
+    """What a running machine takes and gives back."""
+    text = str(guest.config.get("hotplug", "1"))
+    return set(names("network,disk,usb" if text == "1" else text))
+
+
 def _write(
     request: Request,
     guest: Guest,
@@ -443,6 +449,7 @@ def _write(
     reverted: list[str],
     task: Task | None,
 ) -> None:
+    hotplug = _hotplug(guest)
     driver, live = _driver(request), is_running(request.cluster, guest)
     for name in [*reverted, *values, *deleted]:
         guest.pending.pop(name, None)
@@ -457,7 +464,9 @@ def _write(
             _DISK.fullmatch(key) and "media=cdrom" not in str(stored),
         )
         new_disk = is_disk and key not in guest.config
-        if live and not (key in _LIVE or is_net or new_disk):
+        plugged = bool(is_net and "network" in hotplug) or bool(new_disk and "disk" in hotplug)
+        plugged |= key == "memory" and "memory" in hotplug and bool(guest.config.get("numa"))
+        if live and not (key in _LIVE or plugged):
             guest.pending[key] = stored
             continue
         guest.config[key] = stored
@@ -473,7 +482,7 @@ def _write(
         if key not in guest.config:
             continue
         is_net = _is_net(key)
-        if live and not (key in _LIVE or is_net):
+        if live and not (key in _LIVE or (is_net and "network" in hotplug)):
             guest.pending_delete.append(key)
             continue
         keep_volume(guest, key)

@@ -31,6 +31,11 @@ options:
       stop: {description: 'Stopping and rebooting; the guest is asked for two thirds of it, then stopped. Default 120.', type: int}
       destroy: {description: Destroying. Default 300., type: int}
       lock: {description: Waiting for operations of others. Default 180., type: int}
+      address:
+        description:
+          - Waiting for the address by DHCP of a guest that was started less than this ago; 0 does not wait. Default 120.
+          - A VM without the guest agent in its configuration is not waited for.
+        type: int
   workers:
     description: Guests worked on at a time; each worker has a session of its own.
     type: int
@@ -62,8 +67,9 @@ options:
           - V(present) leaves the power state alone.
           - V(restarted) reboots in every run.
           - V(absent) stops the guest without asking it and destroys it with its volumes.
+          - V(template) stops the guest and makes a template of it, which cannot be undone and whose volumes are never changed.
         type: str
-        choices: [present, started, stopped, restarted, absent]
+        choices: [present, started, stopped, restarted, absent, template]
         default: started
       vmid:
         description:
@@ -78,9 +84,18 @@ options:
         type: str
       clone_of:
         description:
-          - The same as O(guests[].template), for VMs; takes precedence.
+          - Name or id of the guest to clone, of the same kind; takes precedence over O(guests[].template). Used at creation only.
+          - A cloned container keeps the keys of its source, a cloned VM gets O(guests[].ssh_public_keys) from cloud-init.
           - With one template of a name on each node, the one on O(guests[].node) is cloned, else that of the emptiest node.
         type: str
+      linked:
+        description: Whether the clone of a template refers to its volumes instead of copying them. Used at creation only.
+        type: bool
+      ha:
+        description:
+          - Whether the HA manager keeps the guest in the state it has, restarting it elsewhere when its node fails.
+          - Needs Sys.Console on C(/).
+        type: bool
       pool:
         description: Pool the guest belongs to.
         type: str
@@ -171,6 +186,12 @@ EXAMPLES = r"""
         ssh_public_keys: ["ssh-ed25519 AAAA... operator"]
       - name: old-1
         state: absent
+
+- name: A template of containers with everything in it, and a container from it
+  luxima.observability.proxmox_guests:
+    guests:
+      - {name: base-1, template: "local:vztmpl/debian-12-standard_12.12-1_amd64.tar.zst", state: template}
+      - {name: web-2, clone_of: base-0, linked: true, ha: true}
   delegate_to: localhost
 """
 
@@ -187,7 +208,8 @@ guests:
     before: {description: Managed values before., type: dict}
     after: {description: Managed values after., type: dict}
     actions:
-      description: 'What was done, in order: created, cloned, configured, grown, pooled, started, stopped, rebooted, destroyed.'
+      description: 'What was done, in order: created, cloned, configured, grown, pooled, templated,
+        started, stopped, rebooted, ha_added, ha_removed, destroyed.'
       type: list
       elements: str
     needs_reboot: {description: Whether something waits for a reboot., type: bool}

@@ -15,17 +15,15 @@ from .client import Client, Settings
 from .connection import settings
 from .errors import Absent, Failed
 from .formats import NAME, VOLUME, storage_of
-from .model import Guest, Plan, Want
-from .options import TABLES, faults
+from .model import NOUN, Guest, Plan, Want
+from .options import BESIDE, TABLES, faults
 from .plan import plan
-from .survey import Cluster, Stock, addresses, live_status, read
+from .survey import NO_AGENT, Cluster, Stock, addresses, live_status, read
 from .writer import DEADLINES, Outcome, Writer
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-#: Seconds a guest that was just started may take to get its address by DHCP.
-LEASE = 10.0
 #: Seconds to wait for a guest without a name before others than ours are believed to be making it.
 SETTLE = 60.0
 
@@ -57,17 +55,19 @@ def wants(records: Iterable[Mapping[str, Any]]) -> list[Want]:
             else [f"name: {name!r} is not a host name (letters, digits and - only)"]
         )
         given = {key: value for key, value in record.items() if value is not None}
-        identity = ("name", "kind", "state", "vmid", "node", "template", "clone_of")
+        identity = ("name", "kind", "state", "vmid", "node", "template", "clone_of", "linked")
         options = {key: value for key, value in given.items() if key not in identity and value != ""}
         vmid = int(given.get("vmid") or 0)
         if vmid and not 100 <= vmid <= 999999999:
             own.append(f"vmid: {vmid} is below 100 (leave it out for the next free one)")
-        checked = {key: value for key, value in options.items() if key != "pool"}
+        checked = {key: value for key, value in options.items() if key not in BESIDE}
         # One inventory describes both kinds; what only the other one has says nothing about this one.
-        known = {option.name for option in TABLES[str(record["kind"])]} | {"pool"}
+        known = {option.name for option in TABLES[str(record["kind"])]} | set(BESIDE)
         options = {key: value for key, value in options.items() if key in known}
         checked = {key: value for key, value in checked.items() if key in known}
         own += faults(str(record["kind"]), checked)
+        if given["state"] == "template" and options.get("ha"):
+            own.append("ha: the HA manager keeps no templates: set ha to false, or choose another state")
         claims = [("name", name), ("vmid", str(vmid) if vmid else "")]
         claims += [
             ("address", str(nic.get("address") or "").split("/")[0]) for nic in options.get("networks", [])
@@ -89,7 +89,9 @@ def wants(records: Iterable[Mapping[str, Any]]) -> list[Want]:
                 vmid,
                 str(given.get("node") or ""),
                 template,
-                options,
+                clone=bool(given.get("clone_of")),
+                linked=bool(given.get("linked")),
+                options=options,
             )
         )
     if found:
@@ -214,7 +216,7 @@ class Engine:
                 found.setdefault(fault, []).append(name)
 
         for case in new:
-            if case.want.kind == "vm":
+            if case.want.cloned:
                 self._choose_source(case, cluster, counts)
                 if case.error:
                     continue
@@ -247,13 +249,13 @@ class Engine:
         matches = {
             guest.node: guest
             for guest in cluster.guests
-            if want.template in (guest.name, str(guest.vmid)) and guest.kind == "vm"
+            if want.template in (guest.name, str(guest.vmid)) and guest.kind == want.kind
         }
-        many = [guest for guest in cluster.guests if guest.kind == "vm" and guest.name == want.template]
+        many = [guest for guest in cluster.guests if guest.kind == want.kind and guest.name == want.template]
         doubled = sorted(str(guest.vmid) for guest in many if [g.node for g in many].count(guest.node) > 1)
         if doubled:
             case.error = (
-                f"{want.label}: VMs {', '.join(doubled)} on one node are all called {want.template!r}: "
+                f"{want.label}: {NOUN[want.kind]}s {', '.join(doubled)} on one node are all called {want.template!r}: "
                 "name the one to clone by its id in template or clone_of"
             )
         elif matches:
@@ -294,7 +296,7 @@ class Engine:
             stock.bridge_fault(node, bridge)
             for bridge in dict.fromkeys(nic["bridge"] for nic in want.options.get("networks", []))
         ]
-        if want.kind == "lxc":
+        if not want.cloned:
             result.append(stock.template_fault(node, want.template))
         elif case.source is not None and case.source.node != node:
             result.append(_clone_fault(stock, case.source, want, node))
@@ -309,7 +311,10 @@ class Engine:
             paths.append(f"/pool/{case.want.options['pool']}")
         elif case.have and case.have.pool:
             paths.append(f"/pool/{case.have.pool}")
-        faults = [stock.privilege_fault(privilege, paths) for privilege in sorted(planned.privileges)]
+        faults = [
+            stock.privilege_fault(privilege, ["/"] if privilege.startswith("Sys.") else paths)
+            for privilege in sorted(planned.privileges)
+        ]
         if case.have is None:
             if case.source is not None:
                 faults.append(stock.privilege_fault("VM.Clone", [f"/vms/{case.source.vmid}"]))
@@ -386,21 +391,32 @@ class Engine:
         unknown = check and (moved or planned.after.get("state") != "running")
         if outcome.error or not dynamic or unknown or have is None or not have.running:
             return static
-        patience = LEASE if {"started", "rebooted"} & set(outcome.actions) and not check else 0.0
-        end, pause = time.monotonic() + patience, 0.2
+        fresh = {"started", "rebooted"} & set(outcome.actions) and not check
+        # A guest that has run for long has its address, or nobody can tell it.
+        limit = writer.deadline("address")
+        end, pause = time.monotonic() + (limit if fresh else max(0.0, limit - have.uptime)), 0.2
         while True:
-            found = addresses(writer.client, have)
-            if found or time.monotonic() >= end:
+            found, reason = addresses(writer.client, have)
+            if found:
                 return list(dict.fromkeys([*static, *found]))
+            if check or reason == NO_AGENT or time.monotonic() >= end:
+                break
             time.sleep(pause)
             pause = min(pause * 1.4, 1.0)
+        if not check:
+            outcome.warnings.append(
+                f"{outcome.want.label}: its address by DHCP is not known ({reason or 'it has none yet'})"
+            )
+        return static
 
 
 def _clone_fault(stock: Stock, source: Guest, want: Want, node: str) -> str:
     """A clone lands on another node only when all its volumes lie on storages that both share."""
     used = {storage_of(str(raw)) for key, raw in source.config.items() if VOLUME.fullmatch(key)} - {""}
     for storage in sorted(used):
-        if stock.storage_fault(source.node, storage, "images") or not stock.shared(source.node, storage):
+        if stock.storage_fault(
+            source.node, storage, "rootdir" if source.kind == "lxc" else "images"
+        ) or not stock.shared(source.node, storage):
             return (
                 f"template {want.template!r} is on node {source.node} and storage {storage!r} is not shared, so it cannot be "
                 f"cloned to {node}: make a template of this name there, or set node to {source.node}"

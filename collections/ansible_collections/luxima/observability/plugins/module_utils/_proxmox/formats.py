@@ -13,8 +13,8 @@ NAME = re.compile(
     r"(?=.{1,253}\Z)[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*"
 )
 MAC = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}")
-#: Keys of a VM's configuration that name a volume.
-VOLUME = re.compile(r"(scsi|virtio|sata|ide|efidisk|tpmstate)\d+")
+#: Keys of a configuration that name a volume.
+VOLUME = re.compile(r"rootfs|(mp|scsi|virtio|sata|ide|efidisk|tpmstate)\d+")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)([KMGT]?)")
 _GIB = {"": 1 / 2**30, "K": 1 / 2**20, "M": 1 / 2**10, "G": 1.0, "T": 1024.0}
 

@@ -24,7 +24,15 @@ class Want:
     vmid: int = 0
     node: str = ""
     template: str = ""
+    #: ``template`` is a guest to copy, and not the volume of a container template.
+    clone: bool = False
+    linked: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def cloned(self) -> bool:
+        """Whether it comes from another guest: VMs always do."""
+        return self.clone or self.kind == "vm"
 
     @property
     def label(self) -> str:
@@ -43,6 +51,10 @@ class Guest:
     template: bool = False
     pool: str = ""
     lock: str = ""
+    #: What the HA manager was asked for; empty: it does not keep this guest.
+    ha: str = ""
+    #: Seconds since it was started.
+    uptime: int = 0
     digest: str = ""
     config: Mapping[str, Any] = field(default_factory=dict)
     pending: frozenset[str] = frozenset()
@@ -92,6 +104,24 @@ class Grow(Change):
 class Join(Change):
     action, verb = "pooled", "add to its pool"
     pool: str = ""
+
+
+@dataclass(frozen=True)
+class Guard(Change):
+    """``state``: what the HA manager shall keep it in."""
+
+    action, verb = "ha_added", "hand to the HA manager"
+    state: str = "started"
+
+
+@dataclass(frozen=True)
+class Unguard(Change):
+    action, verb = "ha_removed", "take from the HA manager"
+
+
+@dataclass(frozen=True)
+class Convert(Change):
+    action, verb, deadline = "templated", "make a template of", "create"
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ To support another option, add a row. Pure.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -411,17 +412,40 @@ VM: tuple[Option, ...] = (
     *_SHARED,
 )
 
+#: Options that are not part of a configuration.
+BESIDE = ("pool", "ha")
+
 TABLES: Mapping[str, tuple[Option, ...]] = {"lxc": LXC, "vm": VM}
+
+
+_DEVICES = (
+    (re.compile(r"net\d+"), "network"),
+    (re.compile(r"(scsi|virtio|sata)\d+"), "disk"),
+    (re.compile(r"memory"), "memory"),
+)
 
 
 def expand(kind: str, wanted: Mapping[str, Any], config: Config, creating: bool) -> list[Item]:
     """Every managed value of a guest, in the order of the table."""
     return [
-        item
+        replace(item, effect=_hotplugged(item, config)) if kind == "vm" else item
         for option in TABLES[kind]
         if option.name in wanted and (creating or option.effect != CREATION)
         for item in option.expand(option, wanted[option.name], config, creating)
     ]
+
+
+def _hotplugged(item: Item, config: Config) -> str:
+    """When a change of a VM holds, as its own setting `hotplug` says."""
+    setting = str(config.get("hotplug") or "network,disk,usb")
+    device = next((word for pattern, word in _DEVICES if pattern.fullmatch(item.key)), "")
+    if not device:
+        return item.effect
+    kinds = set(split_words("network,disk,usb" if setting == "1" else setting))
+    # Memory comes in modules of a NUMA node.
+    able = device in kinds and (device != "memory" or str(config.get("numa", "0")) == "1")
+    waits = not able and (device == "memory" or item.grow is None)
+    return REBOOT if waits else LIVE
 
 
 def faults(kind: str, options: Mapping[str, Any]) -> list[str]:
@@ -475,13 +499,15 @@ def guest_spec() -> dict[str, Any]:
         "kind": {"type": "str", "choices": ["lxc", "vm"], "default": "lxc"},
         "state": {
             "type": "str",
-            "choices": ["present", "started", "stopped", "restarted", "absent"],
+            "choices": ["present", "started", "stopped", "restarted", "absent", "template"],
             "default": "started",
         },
         "vmid": {"type": "int"},
         "node": {"type": "str"},
         "template": {"type": "str"},
         "clone_of": {"type": "str"},
+        "linked": {"type": "bool"},
+        "ha": {"type": "bool"},
         "pool": {"type": "str"},
     }
     for table in TABLES.values():
@@ -492,7 +518,7 @@ def guest_spec() -> dict[str, Any]:
 
 def module_spec(env_fallback: Callable[..., Any]) -> dict[str, Any]:
     """Argument spec of the module. ``env_fallback`` is Ansible's, which only modules may import."""
-    operations = ("create", "clone", "configure", "resize", "start", "stop", "destroy", "lock")
+    operations = ("create", "clone", "configure", "resize", "start", "stop", "destroy", "lock", "address")
     return {
         **connection_spec(env_fallback),
         "deadlines": {

@@ -9,7 +9,11 @@ from typing import Any
 
 from .client import Client
 from .errors import Absent, Conflict, Failed
+from .formats import parse_properties
 from .model import API_KIND, Guest, Want
+
+#: Why the address of a VM stays unknown, however long one waits.
+NO_AGENT = "the guest agent is not enabled for this VM"
 
 _KIND = {"lxc": "lxc", "qemu": "vm"}
 
@@ -29,6 +33,7 @@ class Cluster:
                 template=bool(int(row.get("template") or 0)),
                 pool=str(row.get("pool") or ""),
                 lock=str(row.get("lock") or ""),
+                ha=str(row.get("hastate") or ""),
                 config={"tags": row.get("tags") or ""},
             )
             for row in rows
@@ -135,6 +140,8 @@ def read(client: Client, guest: Guest, status: Mapping[str, Any] | None = None) 
         running=status.get("status") == "running",
         template=str(config.get("template", "0")) == "1",
         pool=guest.pool,
+        ha=guest.ha,
+        uptime=int(status.get("uptime") or 0),
         lock=str(config.pop("lock", "") or status.get("lock") or ""),
         digest=digest,
         config=config,
@@ -142,8 +149,12 @@ def read(client: Client, guest: Guest, status: Mapping[str, Any] | None = None) 
     )
 
 
-def addresses(client: Client, guest: Guest) -> list[str]:
-    """Addresses a running guest has by DHCP, of the interfaces in its configuration."""
+def addresses(client: Client, guest: Guest) -> tuple[list[str], str]:
+    """Addresses a running guest has by DHCP, of the interfaces in its configuration; else why none is known."""
+    if guest.kind == "vm" and parse_properties(str(guest.config.get("agent") or "0"), "enabled").get(
+        "enabled"
+    ) not in ("1", "yes", "on", "true"):
+        return [], NO_AGENT
     macs = {
         part.split("=", 1)[1].lower()
         for key, raw in guest.config.items()
@@ -158,8 +169,8 @@ def addresses(client: Client, guest: Guest) -> list[str]:
         else:
             answer = client.get(f"{base}/agent/network-get-interfaces", f"ask {guest.name} for its addresses")
             rows = answer.get("result", [])
-    except (Absent, Conflict, Failed):
-        return []  # no agent, or not up yet: addresses are a convenience
+    except (Absent, Conflict, Failed) as error:
+        return [], str(error)  # the agent is not up yet: addresses are a convenience
     result = []
     for row in rows:
         mac = str(row.get("hwaddr") or row.get("hardware-address") or "").lower()
@@ -172,7 +183,8 @@ def addresses(client: Client, guest: Guest) -> list[str]:
             if entry.get("ip-address-type") in ("ipv4", "inet")
         ]
         result += [address.split("/")[0] for address in found]
-    return list(dict.fromkeys(address for address in result if not address.startswith(("127.", "169.254."))))
+    good = (address for address in result if not address.startswith(("127.", "169.254.")))
+    return list(dict.fromkeys(good)), ""
 
 
 class Stock:

@@ -20,17 +20,21 @@ from .model import (
     Change,
     Clone,
     Configure,
+    Convert,
     Create,
     Destroy,
     Grow,
+    Guard,
     Guest,
     Join,
     Plan,
     Reboot,
     Start,
     Stop,
+    Unguard,
     Want,
 )
+from .options import BESIDE
 from .plan import plan
 from .survey import Cluster, read
 
@@ -52,6 +56,7 @@ DEADLINES: Mapping[str, int] = {
     "stop": 120,
     "destroy": 300,
     "lock": 180,
+    "address": 120,
 }
 
 
@@ -221,7 +226,7 @@ class _Course:
                     # Someone else took the id while our request was on its way.
                     self._at = replace(self._at, vmid=0)
                     return None
-                self._at = replace(found, pool=self._pool(found))
+                self._at = self._beside(found)
                 return self._at
             if time.monotonic() > end:
                 raise Failed(
@@ -234,13 +239,13 @@ class _Course:
     def _named_ours(self, found: Guest) -> bool:
         return self._made and found.vmid == self._at.vmid
 
-    def _pool(self, found: Guest) -> str:
-        """Pools are not part of a configuration; only asked for where the record names one."""
-        if not self._want.options.get("pool"):
-            return self._at.pool
-        return next(
-            (guest.pool for guest in Cluster(self._writer.client).guests if guest.vmid == found.vmid), ""
-        )
+    def _beside(self, found: Guest) -> Guest:
+        """With pool and HA, which are not part of a configuration; only asked for where they matter."""
+        row: Guest | None = self._at
+        if self._at.ha or any(self._want.options.get(name) is not None for name in BESIDE):
+            guests = Cluster(self._writer.client).guests
+            row = next((guest for guest in guests if guest.vmid == found.vmid), None)
+        return replace(found, pool=row.pool if row else "", ha=row.ha if row else "")
 
     def _apply(self, change: Change, have: Guest | None) -> None:
         handlers: dict[type[Change], Callable[[Any, Guest | None], None]] = {
@@ -249,6 +254,9 @@ class _Course:
             Configure: self._configure,
             Grow: self._grow,
             Join: self._join,
+            Guard: self._guard,
+            Unguard: self._unguard,
+            Convert: self._convert,
             Start: self._power,
             Stop: self._power,
             Reboot: self._power,
@@ -263,13 +271,14 @@ class _Course:
     def _base(self) -> str:
         return f"nodes/{self._at.node}/{API_KIND[self._at.kind]}/{self._at.vmid}"
 
-    def _send(self, change: Change, method: str, path: str, **data: Any) -> None:
-        """One write and the end of its task."""
+    def _send(self, change: Change, method: str, path: str, **data: Any) -> str:
+        """One write and the end of its task, whose type it returns."""
         client, subject = self._writer.client, self._subject(change)
         upid = client.write(method, path, subject, **data)
         if isinstance(upid, str) and upid.startswith("UPID:"):
             self._outcome.upids.append(upid)
         self._outcome.warnings += client.wait(upid, subject, self._writer.deadline(change.deadline))
+        return upid.split(":")[5] if isinstance(upid, str) and upid.startswith("UPID:") else ""
 
     def _new_id(self) -> None:
         if self._at.vmid:
@@ -278,7 +287,7 @@ class _Course:
         floor = int(client.get("cluster/nextid", "ask for a free id"))
         self._at = replace(self._at, vmid=self._writer.ids.take(floor))
 
-    def _claim(self, change: Create | Clone, send: Callable[[], None]) -> None:
+    def _claim(self, change: Create | Clone, send: Callable[[], str]) -> None:
         """Make a guest under an id that may turn out to be taken."""
         self._new_id()
         try:
@@ -313,7 +322,7 @@ class _Course:
         if self._at.node != change.source_node:
             params["target"] = self._at.node
         with self._writer.slots.held(("clone", change.source, change.storage), CLONES_PER_TEMPLATE):
-            path = f"nodes/{change.source_node}/qemu/{change.source}/clone"
+            path = f"nodes/{change.source_node}/{API_KIND[self._at.kind]}/{change.source}/clone"
             self._claim(change, lambda: self._send(change, "POST", path, newid=self._at.vmid, **params))
 
     def _configure(self, change: Configure, have: Guest | None) -> None:
@@ -338,16 +347,49 @@ class _Course:
             change, "PUT", "pools", **{"poolid": change.pool, "vms": str(self._at.vmid), "allow-move": 1}
         )
 
+    def _sid(self) -> str:
+        return f"{'ct' if self._at.kind == 'lxc' else 'vm'}:{self._at.vmid}"
+
+    def _guard(self, change: Guard, have: Guest | None) -> None:
+        self._send(change, "POST", "cluster/ha/resources", sid=self._sid(), state=change.state)
+
+    def _unguard(self, change: Unguard, have: Guest | None) -> None:
+        self._send(change, "DELETE", f"cluster/ha/resources/{self._sid()}")
+
+    def _convert(self, change: Convert, have: Guest | None) -> None:
+        """A container's task is not told: its configuration is looked at."""
+        self._send(change, "POST", f"{self._base()}/template")
+        self._watch(change, "config", lambda found: str(found.get("template", "0")) == "1")
+
+    def _watch(self, change: Change, what: str, done: Callable[[Mapping[str, Any]], bool]) -> None:
+        """Ask until something that has no task of its own has happened."""
+        client, seconds, pause = self._writer.client, self._writer.deadline(change.deadline), 0.1
+        end = time.monotonic() + seconds
+        while not done(client.get(f"{self._base()}/{what}", self._subject(change))):
+            if time.monotonic() > end:
+                raise Failed(
+                    f"{self._subject(change)}: not finished after {seconds:g} s: look at its tasks on the hypervisor, "
+                    f"or raise deadlines.{change.deadline}"
+                )
+            time.sleep(pause)
+            pause = min(pause * 1.4, 2.0)
+
     def _power(self, change: Start | Stop | Reboot, have: Guest | None) -> None:
         base, seconds = f"{self._base()}/status", int(self._writer.deadline("stop"))
         if isinstance(change, Start):
-            self._send(change, "POST", f"{base}/start")
+            kind = self._send(change, "POST", f"{base}/start")
         elif isinstance(change, Reboot):
-            self._send(change, "POST", f"{base}/reboot", timeout=seconds)
+            kind = self._send(change, "POST", f"{base}/reboot", timeout=seconds)
         elif change.hard:
-            self._send(change, "POST", f"{base}/stop")
+            kind = self._send(change, "POST", f"{base}/stop")
         else:
-            self._send(change, "POST", f"{base}/shutdown", timeout=max(1, seconds * 2 // 3), forceStop=1)
+            kind = self._send(
+                change, "POST", f"{base}/shutdown", timeout=max(1, seconds * 2 // 3), forceStop=1
+            )
+        if kind.startswith("ha"):
+            # The task was the request to the HA manager, which obeys when it next looks.
+            aim = "running" if isinstance(change, Start) else "stopped"
+            self._watch(change, "status/current", lambda found: found.get("status") == aim)
 
     def _destroy(self, change: Destroy, have: Guest | None) -> None:
         self._send(change, "DELETE", self._base(), purge=1)
