@@ -4,7 +4,19 @@
 
 from __future__ import annotations
 
-from lab.api import access, cluster, lxc, nodes, pools, qemu, storage
+from lab.api import access, cluster, firewall, lxc, nodes, pools, qemu, storage
 from lab.api.core import ROUTES, Request, dispatch
 
-__all__ = ["ROUTES", "Request", "access", "cluster", "dispatch", "lxc", "nodes", "pools", "qemu", "storage"]
+__all__ = [
+    "ROUTES",
+    "Request",
+    "access",
+    "cluster",
+    "dispatch",
+    "firewall",
+    "lxc",
+    "nodes",
+    "pools",
+    "qemu",
+    "storage",
+]

@@ -91,7 +91,9 @@ def test_every_readable_method_answers_in_the_declared_shape(api: Client) -> Non
     upid = api("GET", "/cluster/tasks")[0]["upid"]
     machine = "101"
     api.task(api("POST", "/nodes/pve1/qemu", vmid=machine, agent=1, start=1))
-    values = {"node": "pve1", "vmid": "100", "storage": "local", "poolid": "p", "upid": upid}
+    for scope in ("/cluster", "/nodes/pve1", "/nodes/pve1/lxc/100", f"/nodes/pve1/qemu/{machine}"):
+        api("POST", f"{scope}/firewall/rules", type="in", action="ACCEPT")
+    values = {"node": "pve1", "vmid": "100", "storage": "local", "poolid": "p", "upid": upid, "pos": "0"}
     shapes: dict[str, Any] = {
         "array": list,
         "object": dict,
