@@ -4,13 +4,14 @@
 
 from __future__ import annotations
 
-from lab.api import access, cluster, firewall, lxc, nodes, pools, qemu, storage
+from lab.api import access, backup, cluster, firewall, lxc, nodes, pools, qemu, storage
 from lab.api.core import ROUTES, Request, dispatch
 
 __all__ = [
     "ROUTES",
     "Request",
     "access",
+    "backup",
     "cluster",
     "dispatch",
     "firewall",

@@ -94,6 +94,8 @@ def test_every_readable_method_answers_in_the_declared_shape(api: Client) -> Non
     for scope in ("/cluster", "/nodes/pve1", "/nodes/pve1/lxc/100", f"/nodes/pve1/qemu/{machine}"):
         api("POST", f"{scope}/firewall/rules", type="in", action="ACCEPT")
     values = {"node": "pve1", "vmid": "100", "storage": "local", "poolid": "p", "upid": upid, "pos": "0"}
+    values["id"] = "nightly"
+    api("POST", "/cluster/backup", id="nightly", schedule="02:00", all=1)
     shapes: dict[str, Any] = {
         "array": list,
         "object": dict,

@@ -34,6 +34,7 @@ options:
       name: {description: 'Name of the guest, of either kind.', type: str, required: true}
       vmid: {description: 'Its id, where the name is not unique.', type: int}
       enabled: {description: Whether the firewall of the guest is on., type: bool, default: true}
+      dhcp: {description: 'Whether the guest may get its address by DHCP. Left out: not managed.', type: bool}
       policy_in: {description: What becomes of incoming packets without a rule., type: str, choices: [ACCEPT, REJECT, DROP], default: DROP}
       policy_out: {description: What becomes of outgoing packets without a rule., type: str, choices: [ACCEPT, REJECT, DROP], default: ACCEPT}
       rules:

@@ -23,7 +23,7 @@ LONGEST_LIST = 512
 _PORTS = re.compile(r"\d{1,5}(:\d{1,5})?")
 _POLICIES = ("ACCEPT", "REJECT", "DROP")
 #: What an option is as long as nobody has set it.
-_DEFAULTS = {"enable": "0", "policy_in": "DROP", "policy_out": "ACCEPT"}
+_DEFAULTS = {"enable": "0", "dhcp": "0", "policy_in": "DROP", "policy_out": "ACCEPT"}
 
 
 @dataclass(frozen=True, order=True)
@@ -321,6 +321,7 @@ def module_spec(env_fallback: Callable[..., Any]) -> dict[str, Any]:
         "name": {"type": "str", "required": True},
         "vmid": {"type": "int"},
         "enabled": {"type": "bool", "default": True},
+        "dhcp": {"type": "bool"},
         "policy_in": {"type": "str", "choices": list(_POLICIES), "default": "DROP"},
         "policy_out": {"type": "str", "choices": list(_POLICIES), "default": "ACCEPT"},
         "rules": {"type": "list", "elements": "dict", "options": rule},
@@ -386,6 +387,8 @@ def run(params: Mapping[str, Any], check: bool) -> Report:
             "policy_in": str(record["policy_in"]),
             "policy_out": str(record["policy_out"]),
         }
+        if record["dhcp"] is not None:
+            options["dhcp"] = str(int(record["dhcp"]))
         listed = record["rules"]
         rules = None if listed is None else tuple(r for entry in listed for r in want_rules(entry, owner))
         things.append(GuestFirewall(str(record["name"]), owner, options, rules, guest, in_force))
