@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.access import Access
+from lab.documents import Documents
 from lab.drivers.base import Driver, Guest
 from lab.errors import ApiError, die
 from lab.faults import Faults
@@ -135,6 +136,7 @@ class Cluster:
             "local-zfs": Storage("local-zfs", "zfspool", ("images", "rootdir")),
         }
         self._state = state
+        self.documents = Documents(state / "documents" if state else None)
         if state:
             (state / "guests").mkdir(parents=True, exist_ok=True)
             for path in sorted((state / "guests").glob("*.json")):
@@ -232,6 +234,8 @@ class Cluster:
     def remove(self, guest: Guest) -> None:
         with self.lock:
             self.guests.pop(guest.vmid, None)
+            if self.documents["firewall"].pop(str(guest.vmid), None):
+                self.documents.save("firewall")
             for pool in self.pools.values():
                 if guest.vmid in pool.members:
                     pool.members.remove(guest.vmid)

@@ -4,15 +4,17 @@
 
 from __future__ import annotations
 
-from lab.api import access, cluster, ha, lxc, nodes, pools, power, qemu, snapshots, storage
+from lab.api import access, backup, cluster, firewall, ha, lxc, nodes, pools, power, qemu, snapshots, storage
 from lab.api.core import ROUTES, Request, dispatch
 
 __all__ = [
     "ROUTES",
     "Request",
     "access",
+    "backup",
     "cluster",
     "dispatch",
+    "firewall",
     "ha",
     "lxc",
     "nodes",

@@ -123,7 +123,27 @@ def content(request: Request) -> list[dict[str, Any]]:
                             "ctime": int(request.cluster.started),
                         }
                     )
+    if "backup" in storage.content and wanted in (None, "backup"):
+        found += _archives(request, storage, vmid)
     return found
+
+
+def _archives(request: Request, storage: Storage, vmid: Any) -> list[dict[str, Any]]:
+    entries = request.cluster.documents["archives"]
+    return [
+        {
+            "volid": name,
+            "content": "backup",
+            "format": name.partition(".")[2],
+            "size": 1,
+            "subtype": name.split("-")[1],
+            **{key: entry[key] for key in ("vmid", "ctime", "notes", "protected")},
+        }
+        for name, entry in sorted(entries.items())
+        if entry["storage"] == storage.id
+        and (storage.shared or entry["node"] == request.params["node"])
+        and vmid in (None, entry["vmid"])
+    ]
 
 
 @route("GET", "/nodes/{node}/aplinfo")

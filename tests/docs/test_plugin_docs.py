@@ -31,7 +31,7 @@ def docs() -> dict[str, dict[str, Any]]:
     for kind in KINDS.values():
         names = [f"luxima.observability.{name}" for k, name in documented() if k == kind]
         if kind == "filter":
-            names = ["luxima.observability.retention_plan"]
+            names = [f"luxima.observability.{path.stem}" for path in sorted((PLUGINS / "filter").glob("*.yml"))]
         run = subprocess.run(
             ["ansible-doc", "--json", "--type", kind, *names],
             cwd=ROOT,
@@ -55,6 +55,11 @@ def test_documentation_is_complete(docs: dict[str, dict[str, Any]], kind: str, n
         assert entry["return"], f"{name} has no RETURN"
         undescribed = [key for key, spec in doc["options"].items() if not spec.get("description")]
         assert not undescribed
+
+
+def test_every_filter_is_documented(docs: dict[str, dict[str, Any]]) -> None:
+    assert docs["filter"]
+    assert all(entry["doc"]["description"] and entry["examples"] for entry in docs["filter"].values())
 
 
 def test_every_action_has_its_module() -> None:

@@ -92,6 +92,8 @@ PLACES = {
     "sid": "ct:100",
     "rule": "apart",
     "snapname": "s1",
+    "id": "nightly",
+    "pos": "0",
 }
 
 
@@ -120,6 +122,9 @@ def test_every_readable_method_answers_as_declared(api: Client) -> None:
         resources="ct:100,vm:101",
     )
     upid = api("GET", "/cluster/tasks")[0]["upid"]
+    for scope in ("/cluster", "/nodes/pve1", "/nodes/pve1/lxc/100", "/nodes/pve1/qemu/101"):
+        api("POST", f"{scope}/firewall/rules", type="in", action="ACCEPT")
+    api("POST", "/cluster/backup", id="nightly", schedule="02:00", all=1)
     walked = 0
     for verb, path in ROUTES:
         concrete = _concrete(path, upid=upid)

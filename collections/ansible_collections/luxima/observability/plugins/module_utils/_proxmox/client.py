@@ -33,7 +33,7 @@ _LOCK = re.compile(
 )
 _POWER = re.compile(r"already running|not running", re.I)
 _ABSENT = re.compile(
-    r"does not exist|no such (vm|ct|container|task|volume|storage|pool)|unable to find configuration file",
+    r"does not exist|no such (vm|ct|container|task|volume|storage|pool|job)|unable to find configuration file",
     re.I,
 )
 _GATEWAY = (595, 596, 599)

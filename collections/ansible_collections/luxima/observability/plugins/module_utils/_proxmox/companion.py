@@ -121,9 +121,8 @@ class _Case(Generic[S]):
 class Runner:
     """Brings companions about. What is missing for any of them is told before the first is touched."""
 
-    def __init__(self, settings: Settings, workers: int = WORKERS) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._workers = workers
         self._threads = threading.local()
         self.warnings: list[str] = []
 
@@ -135,17 +134,27 @@ class Runner:
         client: Client = self._threads.client
         return client
 
-    def run(self, things: Sequence[Companion[Any]], check: bool) -> Report:
-        """Failed is raised for what keeps all from being touched; a single failure is in the report."""
-        cases = self._survey(things)
-        if not check:
-            self._each(self._converge, [case for case in cases if case.course.writes])
+    def run(self, check: bool, *stages: Sequence[Companion[Any]]) -> Report:
+        """Stage by stage, what is in one side by side; after a failure later stages are left alone.
+
+        Failed is raised for what keeps all from being touched; a single failure is in the report.
+        """
+        cases = self._survey([thing for stage in stages for thing in stage])
+        failed = False
+        for stage in [] if check else stages:
+            mine = [case for case in cases if case.thing in stage and case.course.writes]
+            if failed:
+                for case in mine:
+                    case.error = f"{case.thing.label}: left alone, because something before it failed"
+                continue
+            self._each(self._converge, mine)
+            failed = any(case.error for case in mine)
         return self._report(cases, check)
 
     def _each(self, work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
         if not items:
             return []
-        with ThreadPoolExecutor(min(self._workers, len(items))) as pool:
+        with ThreadPoolExecutor(min(WORKERS, len(items))) as pool:
             return list(pool.map(work, items))
 
     def _survey(self, things: Sequence[Companion[Any]]) -> list[_Case[Any]]:

@@ -127,5 +127,7 @@ def run(params: Mapping[str, Any], check: bool) -> Report:
     if faults:
         raise Failed("pools:\n" + "\n".join(f"- {fault}" for fault in faults))
     # A parent is there before its children, and they are gone before it.
-    wanted.sort(key=lambda pool: pool.name.count("/") * (1 if pool.state == "present" else -1))
-    return Runner(settings(params, {}), workers=1).run(wanted, check)
+    depths = sorted({pool.name.count("/") for pool in wanted})
+    gone = [[p for p in wanted if p.state == "absent" and p.name.count("/") == d] for d in reversed(depths)]
+    made = [[p for p in wanted if p.state == "present" and p.name.count("/") == d] for d in depths]
+    return Runner(settings(params, {})).run(check, *gone, *made)

@@ -71,6 +71,14 @@ def _guest(name: str, values: Mapping[str, Any]) -> list[Fault]:
                 f"{address!r} is neither dhcp nor an address with its prefix such as 192.0.2.11/24; see ansible_host and platform_subnet",
             )
         )
+    if values.get("guest_firewall") == "closed" and not values.get("platform_operator_networks"):
+        faults.append(
+            Fault(
+                "platform_operator_networks",
+                name,
+                "is empty, and with guest_firewall: closed nobody could log in; name the networks of the people and the controller",
+            )
+        )
     tags = [values.get("platform_environment", "x"), *(values.get("guest_tags") or [])]
     faults += [
         Fault(

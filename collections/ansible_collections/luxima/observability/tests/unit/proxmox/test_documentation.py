@@ -12,11 +12,23 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.luxima.observability.plugins.doc_fragments.proxmox import ModuleDocFragment
-from ansible_collections.luxima.observability.plugins.module_utils._proxmox import options, pools
-from ansible_collections.luxima.observability.plugins.modules import proxmox_guests, proxmox_pool
+from ansible_collections.luxima.observability.plugins.module_utils._proxmox import (
+    backup,
+    firewall,
+    options,
+    pools,
+)
+from ansible_collections.luxima.observability.plugins.modules import (
+    proxmox_backup_job,
+    proxmox_firewall,
+    proxmox_guests,
+    proxmox_pool,
+)
 
 COLLECTION = Path(__file__).resolve().parents[3]
 MODULES: dict[ModuleType, Callable[..., dict[str, Any]]] = {
+    proxmox_backup_job: backup.module_spec,
+    proxmox_firewall: firewall.module_spec,
     proxmox_guests: options.module_spec,
     proxmox_pool: pools.module_spec,
 }

@@ -26,6 +26,18 @@ guests:
 """
 
 
+COMPANIONS = """
+guests_pools: [{name: watch}]
+guests_backup_jobs: [{id: nightly, schedule: "02:30", storage: local, pool: watch, keep: {daily: 7}}]
+guests_datacenter_firewall: enabled
+platform_operator_networks: [192.0.2.0/24]
+guest_firewall: closed
+guest_pool: watch
+platform_address: "{{ guest_address | split('/') | first }}"
+platform_scrape_jobs: [{job_name: shop, static_configs: [{targets: ["10.0.0.12:8000"]}]}]
+"""
+
+
 @pytest.fixture
 def play(site: Any, tmp_path: Path) -> Any:
     (tmp_path / "00-platform.yml").write_text("---\nplugin: luxima.observability.platform\n")
@@ -38,6 +50,10 @@ def play(site: Any, tmp_path: Path) -> Any:
         f"proxmox_api_token_id: {server.token_id}\nproxmox_api_token_secret: {server.token_secret}\n"
     )
 
+    def more(inventory: str, groups: str = "") -> None:
+        (tmp_path / "group_vars" / "all.yml").open("a").write(inventory)
+        (tmp_path / "groups.yml").write_text(groups or "{}")
+
     def run(playbook: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         program = Path(sys.executable).parent / "ansible-playbook"
         command = [str(program), "-i", str(tmp_path), f"playbooks/{playbook}.yml", *arguments]
@@ -46,6 +62,7 @@ def play(site: Any, tmp_path: Path) -> Any:
             command, cwd=PROJECT, capture_output=True, text=True, env=environment, timeout=120, check=False
         )
 
+    run.more = more  # type: ignore[attr-defined]
     return run
 
 
@@ -90,3 +107,43 @@ def test_second_run_changes_nothing(site: Any, play: Any) -> None:
     assert second.returncode == 0, second.stdout
     assert "changed=1" not in second.stdout
     assert "off-3" not in "".join(line for line in second.stdout.splitlines() if line.startswith("ok:"))
+
+
+GROUPS = """
+prometheus: {hosts: {web-1: {}}}
+node_exporter: {hosts: {web-1: {}, web-2: {}, off-3: {}}}
+loki: {hosts: {web-2: {}}}
+promtail: {hosts: {off-3: {}}}
+"""
+
+
+def test_pools_firewalls_and_backup_jobs_are_made_around_the_guests(site: Any, play: Any) -> None:
+    play.more(COMPANIONS, GROUPS)
+    first = play("provision", "-e", "ansible_connection=local", "--diff")
+    assert first.returncode == 0, first.stdout
+    assert "changed=4" in first.stdout
+    cluster = site.server.cluster
+    assert sorted(cluster.pools["watch"].members) == sorted(cluster.guests)
+    assert cluster.documents["jobs"]["nightly"]["pool"] == "watch"
+    assert "firewall=1" in site.config("web-2")["net0"]
+    guest = site.server.guest("web-2")
+    rows = site.api("GET", f"nodes/{guest.node}/lxc/{guest.vmid}/firewall/rules")
+    assert [(row["comment"], row.get("dport"), row["source"]) for row in rows] == [
+        ("ansible: log in for operators", "1", "192.0.2.0/24"),
+        ("ansible: echo for operators, blackbox_exporter", None, "192.0.2.0/24"),
+        ("ansible: metrics for prometheus", "3100,8000,9100", "10.0.0.11"),
+        ("ansible: loki for promtail, grafana, operators", "3100", "10.0.0.13,192.0.2.0/24"),
+    ]
+    second = play("provision", "-e", "ansible_connection=local")
+    assert second.returncode == 0, second.stdout
+    assert "changed=0" in second.stdout.partition("localhost")[2]
+    confirmed = play("destroy", "-e", "platform_destroy_confirmed=trial")
+    assert confirmed.returncode == 0, confirmed.stdout
+    assert cluster.guests == {}
+
+
+def test_a_firewall_without_operators_is_refused(site: Any, play: Any) -> None:
+    play.more(COMPANIONS.replace("platform_operator_networks: [192.0.2.0/24]", ""), GROUPS)
+    refused = play("provision", "-e", "ansible_connection=local")
+    assert refused.returncode != 0
+    assert "platform_operator_networks is empty, and nobody could log in to web-1" in refused.stdout

@@ -46,6 +46,7 @@ def test_an_empty_group_that_nobody_needs_is_no_fault() -> None:
         ({"guest_address": "10.0.0.1"}, "guest_address"),
         ({"guest_address": "10.0.0.1/33"}, "guest_address"),
         ({"guest_tags": ["A"]}, "guest_tags"),
+        ({"guest_firewall": "closed", "platform_operator_networks": []}, "platform_operator_networks"),
     ],
 )
 def test_what_the_hypervisor_refuses(values: dict[str, object], variable: str) -> None:
@@ -57,6 +58,8 @@ def test_what_the_hypervisor_takes() -> None:
         "guest_vmid": 0,
         "guest_address": "10.0.0.1/24",
         "guest_tags": ["a-b"],
+        "guest_firewall": "closed",
+        "platform_operator_networks": ["192.0.2.0/24"],
         "platform_address": "10.0.0.1",
     }
     assert (

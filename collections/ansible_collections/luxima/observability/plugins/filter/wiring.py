@@ -1,0 +1,32 @@
+# Copyright: luxima.observability contributors
+# GNU General Public License v3.0+ (see LICENSE)
+"""Filter around what follows from the wiring."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+from ansible_collections.luxima.observability.plugins.module_utils._wiring import firewall as core
+
+
+def guest_firewalls(
+    records: Sequence[Mapping[str, Any]],
+    groups: Mapping[str, Sequence[str]],
+    addresses: Mapping[str, str],
+    operators: Sequence[str] = (),
+    jobs: Sequence[Mapping[str, Any]] = (),
+) -> list[dict[str, Any]]:
+    """The guests' firewalls, see guest_firewalls.yml. Raises AnsibleFilterError naming every fault."""
+    try:
+        return core.firewalls(records, core.Site(groups, addresses, operators, jobs))
+    except core.Unreachable as error:
+        raise AnsibleFilterError(f"the firewalls of the guests cannot be derived:\n{error}") from error
+
+
+class FilterModule:
+    """What Ansible loads."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        return {"guest_firewalls": guest_firewalls}
