@@ -13,6 +13,10 @@ NAME = re.compile(
     r"(?=.{1,253}\Z)[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*"
 )
 MAC = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}")
+#: A public key as ``authorized_keys`` has it, with or without options before it.
+SSH_KEY = re.compile(
+    r"(?:\S.* )?(?:ssh-(?:rsa|dss|ed25519)|ecdsa-sha2-\S+|sk-\S+) [A-Za-z0-9+/]+={0,3}(?: .*)?"
+)
 #: Keys of a VM's configuration that name a volume.
 VOLUME = re.compile(r"(scsi|virtio|sata|ide|efidisk|tpmstate)\d+")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)([KMGT]?)")
