@@ -8,6 +8,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,9 @@ from ansible_collections.luxima.observability.plugins.modules import proxmox_gue
 import lab.testing
 
 TEMPLATE = "local:vztmpl/debian-12-standard_12.12-1_amd64.tar.zst"
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGZvb2JhcmZvb2JhcmZvb2JhcmZvb2JhcmZvb2JhcmZv operator of db/1+2"
+KINDS = ("lxc", "vm")
+MAC = re.compile(r"([0-9A-F]{2}:){5}[0-9A-F]{2}")
 
 
 @dataclass
@@ -94,17 +98,52 @@ class Site:
         assert result.get("failed"), result
         return str(result["msg"])
 
+    def names(self) -> list[str]:
+        """Of all guests but the templates."""
+        guests = list(self.server.cluster.guests.values())
+        return sorted(guest.name for guest in guests if not guest.config.get("template"))
+
     def config(self, name: str) -> dict[str, Any]:
         return dict(self.server.guest(name).config)
 
-    def power(self, name: str) -> str:
+    def place(self, name: str) -> str:
         guest = self.server.guest(name)
-        return str(self.api("GET", f"nodes/{guest.node}/lxc/{guest.vmid}/status/current")["status"])
+        return f"nodes/{guest.node}/{guest.kind}/{guest.vmid}"
+
+    def power(self, name: str) -> str:
+        return str(self.api("GET", f"{self.place(name)}/status/current")["status"])
+
+    def pending(self, name: str) -> set[str]:
+        entries = self.api("GET", f"{self.place(name)}/pending")
+        return {entry["key"] for entry in entries if "pending" in entry or "delete" in entry}
 
     def edit(self, name: str, **values: Any) -> None:
         """A change by somebody else, through the API."""
+        self.api("PUT", f"{self.place(name)}/config", **values)
+
+    def wait(self, upid: str) -> None:
+        """Until a task of somebody else has ended."""
+        assert self.server.cluster.tasks.get(upid).done.wait(10)
+
+    def store(self, name: str, values: dict[str, Any]) -> None:
+        """Lines of the configuration's file as somebody else or another version wrote them; None takes one away.
+
+        ``{mac}`` and ``{vmid}`` stand for those the guest has.
+        """
         guest = self.server.guest(name)
-        self.api("PUT", f"nodes/{guest.node}/lxc/{guest.vmid}/config", **values)
+        mac = MAC.search(str(guest.config.get("net0", "")))
+        with self.server.cluster.change(guest):
+            for key, value in values.items():
+                if value is None:
+                    guest.config.pop(key, None)
+                    continue
+                if isinstance(value, str):
+                    value = value.replace("{vmid}", str(guest.vmid)).replace("{mac}", mac[0] if mac else "")
+                guest.config[key] = value
+
+    def writes(self) -> int:
+        """Requests so far that were neither questions nor logins."""
+        return sum(entry.method != "GET" for entry in self.server.requests if "/access/" not in entry.path)
 
     def api(self, method: str, path: str, **values: Any) -> Any:
         token = f"PVEAPIToken={self.server.user}!{self.server.token_id}={self.server.token_secret}"
@@ -147,6 +186,62 @@ def record(name: str = "web-1", **changes: Any) -> dict[str, Any]:
         ],
     }
     return {**result, **changes}
+
+
+def machine(name: str = "db-1", **changes: Any) -> dict[str, Any]:
+    """A VM as an inventory describes it, with what only a container has."""
+    result: dict[str, Any] = {
+        "name": name,
+        "kind": "vm",
+        "template": "debian-12-cloud",
+        "cores": 2,
+        "memory_mb": 2048,
+        "swap_mb": 0,
+        "unprivileged": True,
+        "features": {},
+        "rootfs": {"storage": "local-lvm", "size_gb": 8},
+        "networks": [{"bridge": "vmbr0", "vlan": 0, "address": "10.0.0.21/24", "gateway": "10.0.0.1"}],
+        "nameservers": ["10.0.0.1", "10.0.0.2"],
+        "onboot": True,
+        "tags": ["dev", "luxima"],
+        "user": "root",
+        "ssh_public_keys": [KEY],
+    }
+    return {**result, **changes}
+
+
+def guest(kind: str, name: str = "one", **changes: Any) -> dict[str, Any]:
+    """A record of either kind."""
+    return (record if kind == "lxc" else machine)(name, **changes)
+
+
+def small(kind: str, name: str = "one", **changes: Any) -> dict[str, Any]:
+    """A record that manages next to nothing: what a test is about is all there is."""
+    disk = {"rootfs": {"storage": "local-lvm", "size_gb": 4}}
+    source = {"template": TEMPLATE, **disk} if kind == "lxc" else {"template": "debian-12-cloud"}
+    return {"name": name, "kind": kind, "state": "present", **source, **changes}
+
+
+def outcome(result: dict[str, Any], name: str = "one") -> dict[str, Any]:
+    found: dict[str, Any] = result["guests"][name]
+    return found
+
+
+def comparable(result: dict[str, Any]) -> dict[str, Any]:
+    """What check mode must predict."""
+    told = ("vmid", "node", "addresses", "before", "after", "actions", "needs_reboot")
+    return {
+        "changed": result["changed"],
+        "diff": result["diff"],
+        "guests": {name: {key: found[key] for key in told} for name, found in result["guests"].items()},
+    }
+
+
+@pytest.fixture
+def both() -> Iterator[Site]:
+    """A hypervisor for containers and VMs, a template of either on each node."""
+    with lab.testing.server(nodes=("pve1", "pve2"), vm_templates=True) as server:
+        yield Site(server)
 
 
 @pytest.fixture
