@@ -7,13 +7,16 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import multiprocessing
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import requests
@@ -220,6 +223,100 @@ def small(kind: str, name: str = "one", **changes: Any) -> dict[str, Any]:
     disk = {"rootfs": {"storage": "local-lvm", "size_gb": 4}}
     source = {"template": TEMPLATE, **disk} if kind == "lxc" else {"template": "debian-12-cloud"}
     return {"name": name, "kind": kind, "state": "present", **source, **changes}
+
+
+@dataclass(frozen=True)
+class Operation:
+    """Something a run does to a guest, and the request that does it."""
+
+    name: str
+    #: What there is before; None: nothing.
+    before: dict[str, Any] | None
+    change: dict[str, Any]
+    actions: dict[str, list[str]]
+    #: Verb and path by kind.
+    requests: dict[str, tuple[str, str]]
+    kinds: tuple[str, ...] = KINDS
+
+    def record(self, kind: str) -> dict[str, Any]:
+        return guest(kind, **self.change)
+
+
+def _each(*actions: str) -> dict[str, list[str]]:
+    return dict.fromkeys(KINDS, list(actions))
+
+
+OPERATIONS = (
+    Operation(
+        "create",
+        None,
+        {},
+        {"lxc": ["created", "started"], "vm": ["cloned", "configured", "grown", "started"]},
+        {"lxc": ("POST", r"/lxc$"), "vm": ("POST", r"/qemu/\d+/clone$")},
+    ),
+    Operation(
+        "configure a clone",
+        None,
+        {},
+        {"vm": ["cloned", "configured", "grown", "started"]},
+        {"vm": ("POST", r"/config$")},
+        ("vm",),
+    ),
+    Operation(
+        "configure",
+        {},
+        {"tags": ["changed"], "nameservers": ["9.9.9.9"]},
+        _each("configured"),
+        {"lxc": ("PUT", r"/config$"), "vm": ("POST", r"/config$")},
+    ),
+    Operation(
+        "grow",
+        {},
+        {"rootfs": {"storage": "local-lvm", "size_gb": 12}},
+        _each("grown"),
+        dict.fromkeys(KINDS, ("PUT", r"/resize$")),
+    ),
+    Operation(
+        "start", {"state": "stopped"}, {}, _each("started"), dict.fromkeys(KINDS, ("POST", r"/status/start$"))
+    ),
+    Operation(
+        "stop",
+        {},
+        {"state": "stopped"},
+        _each("stopped"),
+        dict.fromkeys(KINDS, ("POST", r"/status/shutdown$")),
+    ),
+    Operation(
+        "reboot",
+        {},
+        {"state": "restarted"},
+        _each("rebooted"),
+        dict.fromkeys(KINDS, ("POST", r"/status/reboot$")),
+    ),
+    Operation(
+        "destroy",
+        {},
+        {"state": "absent"},
+        _each("stopped", "destroyed"),
+        dict.fromkeys(KINDS, ("DELETE", r"/(lxc|qemu)/\d+$")),
+    ),
+)
+
+T = TypeVar("T")
+
+
+def side_by_side(work: Callable[[T], str], items: Sequence[T], processes: int = 6) -> dict[T, str]:
+    """``work`` for every item, each in a process of its own: most of the time is waiting. What it returned, or its error."""
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("fork")) as pool:
+        futures = {item: pool.submit(work, item) for item in items}
+        return {item: _told(future) for item, future in futures.items()}
+
+
+def _told(future: Future[str]) -> str:
+    try:
+        return future.result(timeout=300)
+    except Exception as error:
+        return "FAULT " + "".join(traceback.format_exception(error))
 
 
 def outcome(result: dict[str, Any], name: str = "one") -> dict[str, Any]:
