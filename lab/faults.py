@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 
@@ -36,6 +36,8 @@ class Faults:
         self._lock = threading.Lock()
         self._drops: list[_Rule] = []
         self._failures: list[_Rule] = []
+        self._countdown = 0
+        self._action: Callable[[], object] | None = None
         self.auth_delay: float = 0.0
         self.slow_task: float = 0.0
         self.slow_task_types: set[str] = set()
@@ -47,6 +49,7 @@ class Faults:
         """Switch everything off, `auth_delay` apart."""
         with self._lock:
             self._drops, self._failures = [], []
+            self._countdown, self._action = 0, None
             self.slow_task, self.slow_task_types = 0.0, set()
             self.task_warnings = self.storage_lock = self.file_lock = 0
 
@@ -61,6 +64,19 @@ class Faults:
         """The request is answered by a proxy and has no effect. `path`: regular expression."""
         with self._lock:
             self._failures.append(_Rule(verb, re.compile(path), times, status, reason))
+
+    def after(self, requests: int, action: Callable[[], object]) -> None:
+        """Call `action` when so many more requests have taken effect, before the last of them is answered."""
+        with self._lock:
+            self._countdown, self._action = requests, action
+
+    def answering(self) -> None:
+        """A request has taken effect and is about to be answered."""
+        with self._lock:
+            self._countdown -= 1
+            action = self._action if self._countdown == 0 else None
+        if action:
+            action()
 
     def slow(self, seconds: float, types: Iterable[str] = ()) -> None:
         with self._lock:

@@ -163,6 +163,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             time.sleep(faults.auth_delay)
         dropped = faults.dropped(self.command, short)
         self.server.record(LogEntry(self.command, short, 0 if dropped else status, values))
+        faults.answering()
         if dropped:
             self.close_connection = True
             self.connection.close()

@@ -139,8 +139,8 @@ def _check_options(request: Request, guest: Guest | None, values: dict[str, Any]
             if "gw" in net and "ip" not in net:
                 errors[key] = "gateway without an address"
         if key == "features" and not who.is_root:
-            others = set(split_properties(str(value))) - {"nesting"}
-            if others:
+            old = split_properties(str(guest.config.get(key, "")) if guest else "")
+            if {name for name, _flag in old.items() ^ split_properties(str(value)).items()} - {"nesting"}:
                 raise ApiError(
                     403,
                     "Permission check failed (changing feature flags (except nesting) is only allowed for root@pam)",

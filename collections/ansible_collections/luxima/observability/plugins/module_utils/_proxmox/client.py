@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .errors import Absent, Conflict, Failed, ProxmoxError
+from .errors import Absent, Conflict, Expired, Failed, ProxmoxError
 
 try:
     import requests
@@ -173,7 +173,15 @@ class Client:
         )
 
     def _request(self, method: str, path: str, subject: str, values: Mapping[str, Any]) -> Any:
-        return self._guarded(lambda: self._send(method, path, values), method, path, subject)
+        def call() -> Any:
+            return self._send(method, path, values)
+
+        try:
+            return self._guarded(call, method, path, subject)
+        except Expired:
+            # Refused without effect: one new login, and the same request again.
+            self._api = None
+            return self._guarded(call, method, path, subject)
 
     def _send(self, method: str, path: str, values: Mapping[str, Any]) -> Any:
         if self._api is None:
@@ -219,7 +227,7 @@ class Client:
         if isinstance(details, Mapping) and details:
             text += " " + "; ".join(f"{key}: {str(value).strip()}" for key, value in details.items())
         if status == 401:
-            return Failed(
+            return (Failed if self.settings.token_id else Expired)(
                 f"{self.settings.endpoint} refused {self.settings.identity} ({text}): check api_user and api_password, "
                 "or api_token_id and api_token_secret"
             )

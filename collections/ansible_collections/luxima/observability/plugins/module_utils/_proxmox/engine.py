@@ -291,6 +291,8 @@ class Engine:
         content = "rootdir" if want.kind == "lxc" else "images"
         volumes = [want.options.get("rootfs") or {}, *want.options.get("disks", [])]
         storages = dict.fromkeys(volume.get("storage") for volume in volumes if volume.get("storage"))
+        if want.kind == "lxc" and not volumes[0].get("storage"):
+            storages["local"] = None  # what the server takes for a root file system without one
         result = [stock.storage_fault(node, storage, content) for storage in storages if storage]
         result += [
             stock.bridge_fault(node, bridge)

@@ -28,3 +28,7 @@ class Conflict(ProxmoxError):
     def __init__(self, message: str, reason: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class Expired(Failed):
+    """A ticket that was good is so no more."""

@@ -15,6 +15,10 @@ NAME = re.compile(
 MAC = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}")
 #: Keys of a configuration that name a volume.
 VOLUME = re.compile(r"rootfs|(mp|scsi|virtio|sata|ide|efidisk|tpmstate)\d+")
+#: A public key as ``authorized_keys`` has it, with or without options before it.
+SSH_KEY = re.compile(
+    r"(?:\S.* )?(?:ssh-(?:rsa|dss|ed25519)|ecdsa-sha2-\S+|sk-\S+) [A-Za-z0-9+/]+={0,3}(?: .*)?"
+)
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)([KMGT]?)")
 _GIB = {"": 1 / 2**30, "K": 1 / 2**20, "M": 1 / 2**10, "G": 1.0, "T": 1024.0}
 

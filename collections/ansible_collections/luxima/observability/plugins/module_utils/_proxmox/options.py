@@ -17,7 +17,9 @@ from urllib.parse import quote, unquote
 from .connection import connection_spec
 from .formats import (
     MAC,
+    SSH_KEY,
     TAG,
+    VOLUME,
     canonical_address,
     format_nic,
     format_properties,
@@ -228,7 +230,7 @@ def _put(properties: dict[str, str], key: str, value: str) -> None:
 def boot_disk(config: Config) -> str:
     """Key of the disk a VM starts from, empty when none is there."""
     order = parse_properties(str(config.get("boot") or "")).get("order", "").split(";")
-    candidates = [*order, "scsi0", "virtio0", "sata0", "ide0"]
+    candidates = [key for key in [*order, "scsi0", "virtio0", "sata0", "ide0"] if VOLUME.fullmatch(key)]
     return next((key for key in candidates if "media=cdrom" not in str(config.get(key, "media=cdrom"))), "")
 
 
@@ -246,10 +248,11 @@ def _volume(option: Option, label: str, key: str, record: Mapping[str, Any], con
         wire = f"{storage or 'local'}:{number(size)}" + (f",mp={path}" if path else "")
         return Item(label, key, None, wanted, wire, option.effect, option.privilege)
     properties = parse_properties(str(present), "volume")
+    lies = storage_of(properties.get("volume") or properties.get("file", ""))
     have_size = parse_size(properties["size"]) if "size" in properties else size
     before: dict[str, Any] = {"size_gb": number(round(have_size, 3))}
     if storage:
-        before["storage"] = storage_of(str(present))
+        before["storage"] = lies
     if path:
         before["path"] = properties.get("mp", "")
     refusals = []
@@ -260,7 +263,7 @@ def _volume(option: Option, label: str, key: str, record: Mapping[str, Any], con
         )
     if storage and before["storage"] != storage:
         refusals.append(
-            f"{label} lies on storage {before['storage'] or properties['volume']!r} and the record says {storage!r}; volumes "
+            f"{label} lies on storage {before['storage'] or str(present)!r} and the record says {storage!r}; volumes "
             "are not moved here: move it on the hypervisor, or correct storage"
         )
     moved = bool(path) and before["path"] != path
@@ -489,7 +492,16 @@ def faults(kind: str, options: Mapping[str, Any]) -> list[str]:
         for tag in options.get("tags", [])
         if not TAG.fullmatch(tag.lower())
     ]
-    return found
+    return found + _key_faults(options.get("ssh_public_keys", []))
+
+
+def _key_faults(keys: list[str]) -> list[str]:
+    """The server refuses a key only after the guest was made."""
+    return [
+        f"ssh_public_keys[{position}]: {key[:40]!r} is not a public key as in ~/.ssh/*.pub"
+        for position, key in enumerate(keys)
+        if key.strip() and not SSH_KEY.fullmatch(key.strip())
+    ]
 
 
 def guest_spec() -> dict[str, Any]:

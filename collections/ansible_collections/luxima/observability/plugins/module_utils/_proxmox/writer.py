@@ -150,13 +150,13 @@ class _Course:
         want, outcome, writer = self._want, self._outcome, self._writer
         have, current = outcome.have, outcome.plan
         lost: Change | None = None
-        clean = False
+        unanswered = clean = False
         patience = time.monotonic() + writer.deadline("lock")
         pauses: dict[str, int] = defaultdict(int)
         for _round in range(ROUNDS):
             if lost is not None and not any(type(change) is type(lost) for change in current.changes):
                 outcome.did(lost)
-            lost = None
+            lost, unanswered = None, False
             if current.refusals:
                 raise Failed(f"{want.label}: " + "; ".join(current.refusals))
             if not current.changes:
@@ -168,12 +168,15 @@ class _Course:
                 )
             clean = True
             for change in current.changes:
+                tasks = len(outcome.upids)
                 try:
                     self._apply(change, have)
                     outcome.did(change)
                 except Conflict as conflict:
                     clean = False
-                    lost = change if conflict.reason == "lost" else None
+                    unanswered = conflict.reason == "lost"
+                    # Without an answer, or ended by an error on its way: it may have happened all the same.
+                    lost = change if unanswered or len(outcome.upids) > tasks else None
                     self._pause(conflict, pauses, patience)
                     break
                 except Absent:
@@ -186,7 +189,7 @@ class _Course:
                     break
             if want.state == "restarted" and {"rebooted", "started"} & set(outcome.actions):
                 want = replace(want, state="started")
-            have = self._read(retry=lost is not None)
+            have = self._read(retry=unanswered)
             current = plan(want, have, self._source, writer.reboot, fresh=self._made and want.kind == "vm")
         else:
             raise Failed(

@@ -1,0 +1,281 @@
+# Copyright: luxima.observability contributors
+# GNU General Public License v3.0+ (see LICENSE)
+"""Whatever was wanted before and whatever others did: a run makes it so, says so beforehand, and the next finds nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, assume, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+import lab.testing
+
+from .conftest import MAC, Site, comparable, outcome, small
+
+LONG = bool(os.environ.get("TESTS_LONG"))
+#: What nobody manages here, by kind: changed by others, kept by every run.
+UNMANAGED: dict[str, dict[str, list[Any]]] = {
+    "lxc": {
+        "cpulimit": [1, 2],
+        "cpuunits": [200, 300],
+        "net7": ["name=eth7,bridge=vmbr0,ip=manual", "name=eth8,bridge=vmbr0,tag=3"],
+        "timezone": ["UTC", "Europe/Zurich"],
+    },
+    "vm": {
+        "cpulimit": [1, 2],
+        "shares": [500, 600],
+        "net7": ["virtio=BC:24:11:00:07:07,bridge=vmbr0", "e1000=BC:24:11:00:07:07,bridge=vmbr0,tag=3"],
+        "cpu": ["host", "x86-64-v3"],
+    },
+}
+octet = st.integers(1, 250)
+CHANGES: dict[str, st.SearchStrategy[Any]] = {
+    "cores": st.integers(1, 4),
+    "memory_mb": st.sampled_from([256, 512, 1024]),
+    "swap_mb": st.sampled_from([0, 128]),
+    "tags": st.lists(st.sampled_from(["dev", "Web", "a.b", "x-y"]), max_size=3),
+    "description": st.sampled_from(["", "notes", "two\nlines: ä %20 + #\n"]),
+    "onboot": st.booleans(),
+    "protection": st.booleans(),
+    "startup": st.sampled_from(["order=1", "order=2,up=30"]),
+    "nameservers": st.lists(octet.map("9.9.9.{}".format), max_size=2),
+    "searchdomain": st.sampled_from(["example.org", "example.net"]),
+    "rootfs": st.integers(4, 9).map(lambda size: {"storage": "local-lvm", "size_gb": size}),
+    "networks": st.lists(
+        st.fixed_dictionaries(
+            {"bridge": st.just("vmbr0")},
+            optional={
+                "vlan": st.integers(0, 9),
+                "address": octet.map("10.0.0.{}/24".format),
+                "firewall": st.booleans(),
+            },
+        ),
+        max_size=2,
+        unique_by=lambda nic: nic.get("address", id(nic)),
+    ),
+    "pool": st.sampled_from(["blue", "green"]),
+    "state": st.sampled_from(["present", "started", "stopped"]),
+}
+REFUSALS = ("never shrink", "protection is on")
+
+
+class Guests(RuleBasedStateMachine):
+    """One guest, its record, and somebody else with the same rights."""
+
+    kind = ""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.resources = contextlib.ExitStack()
+        server = self.resources.enter_context(lab.testing.server(nodes=("pve1", "pve2"), vm_templates=True))
+        self.site = Site(server)
+        self.want = small(self.kind)
+        self.foreign: dict[str, Any] = {}
+
+    def teardown(self) -> None:
+        self.resources.close()
+
+    @initialize()
+    def pools(self) -> None:
+        for name in ("blue", "green"):
+            self.site.api("POST", "pools", poolid=name)
+
+    @property
+    def exists(self) -> bool:
+        return "one" in self.site.names()
+
+    # -- what is wanted
+
+    @rule(data=st.data(), names=st.sets(st.sampled_from(sorted(CHANGES)), min_size=1, max_size=4))
+    def want_something(self, data: st.DataObject, names: set[str]) -> None:
+        for name in sorted(names):
+            self.want[name] = data.draw(CHANGES[name], label=name)
+
+    @rule(name=st.sampled_from(sorted(CHANGES)))
+    def manage_no_more(self, name: str) -> None:
+        assume(name not in ("rootfs", "state"))
+        self.want.pop(name, None)
+
+    @rule()
+    def want_nothing(self) -> None:
+        self.want["state"] = "absent"
+
+    # -- what others do
+
+    @precondition(lambda self: self.exists)
+    @rule(data=st.data())
+    def somebody_edits(self, data: st.DataObject) -> None:
+        key, values = data.draw(
+            st.sampled_from(
+                [
+                    ("memory", [300, 700]),
+                    ("cores", [1, 3]),
+                    ("tags", ["theirs", "dev;theirs"]),
+                    ("description", ["theirs"]),
+                    ("onboot", [0, 1]),
+                    ("nameserver", ["1.1.1.1"]),
+                    ("startup", ["order=9"]),
+                ]
+            )
+        )
+        self.site.edit("one", **{key: data.draw(st.sampled_from(values))})
+
+    @precondition(lambda self: self.exists)
+    @rule(data=st.data())
+    def somebody_sets_what_is_not_managed(self, data: st.DataObject) -> None:
+        key = data.draw(st.sampled_from(sorted(UNMANAGED[self.kind])))
+        self.foreign[key] = data.draw(st.sampled_from(UNMANAGED[self.kind][key]))
+        self.site.edit("one", **{key: self.foreign[key]})
+
+    @precondition(lambda self: self.exists)
+    @rule(key=st.sampled_from(["tags", "nameserver", "description", "onboot"]))
+    def somebody_deletes_a_line(self, key: str) -> None:
+        self.site.edit("one", delete=key)
+
+    @precondition(lambda self: self.exists and "net0" in self.site.config("one"))
+    @rule(tail=st.integers(0, 255), vlan=st.integers(1, 9))
+    def somebody_changes_the_interface(self, tail: int, vlan: int) -> None:
+        mac = f"BC:24:11:77:77:{tail:02X}"
+        net = MAC.sub(mac, self.site.config("one")["net0"]).replace(",type=veth", "")
+        self.site.edit(
+            "one", net0=",".join(p for p in net.split(",") if not p.startswith("tag=")) + f",tag={vlan}"
+        )
+
+    @precondition(lambda self: self.exists)
+    @rule(size=st.integers(10, 12))
+    def somebody_grows_the_disk(self, size: int) -> None:
+        disk = "rootfs" if self.kind == "lxc" else "scsi0"
+        if self.size() < size:
+            self.site.wait(
+                self.site.api("PUT", f"{self.site.place('one')}/resize", disk=disk, size=f"{size}G")
+            )
+
+    @precondition(lambda self: self.exists)
+    @rule()
+    def somebody_presses_the_button(self) -> None:
+        verb = "stop" if self.site.power("one") == "running" else "start"
+        self.site.wait(self.site.api("POST", f"{self.site.place('one')}/status/{verb}"))
+
+    @precondition(lambda self: self.exists)
+    @rule()
+    def somebody_destroys_it(self) -> None:
+        place = self.site.place("one")
+        if self.site.config("one").get("protection"):
+            self.site.edit("one", protection=0)
+        if self.site.power("one") == "running":
+            self.site.wait(self.site.api("POST", f"{place}/status/stop"))
+        self.site.wait(self.site.api("DELETE", place))
+        self.foreign.clear()
+
+    # -- the run
+
+    @rule(reboot=st.sampled_from(["never", "if_needed"]))
+    def run(self, reboot: str) -> None:
+        site = self.site
+        existed, before = self.exists, site.config("one") if self.exists else {}
+        writes = site.writes()
+        predicted = site.run(self.want, check=True, reboot=reboot)
+        assert site.writes() == writes
+        done = site.run(self.want, reboot=reboot)
+        if predicted.get("failed") or done.get("failed"):
+            assert predicted["msg"] == done["msg"]
+            assert any(refusal in done["msg"] for refusal in REFUSALS), done["msg"]
+            assert site.writes() == writes
+            return
+        assert comparable(done) == comparable(predicted)
+        assert done["changed"] is bool(outcome(done)["actions"])
+        writes = site.writes()
+        again = site.ok(self.want, reboot=reboot)
+        assert again["changed"] is False, again["diff"]
+        assert again["diff"] == []
+        assert site.writes() == writes
+        if self.want["state"] == "absent":
+            assert not self.exists
+            self.foreign.clear()
+            self.want["state"] = "present"
+            return
+        self.converged(existed, before)
+
+    def converged(self, existed: bool, before: dict[str, Any]) -> None:
+        """Read from the server with other eyes than the module's."""
+        site, want = self.site, self.want
+        config = site.api("GET", f"{site.place('one')}/config")
+        for option, key in (
+            ("cores", "cores"),
+            ("memory_mb", "memory"),
+            ("startup", "startup"),
+            ("searchdomain", "searchdomain"),
+        ):
+            if option in want:
+                assert str(config[key]) == str(want[option])
+        for option in ("onboot", "protection"):
+            if option in want:
+                assert bool(int(config.get(option, 0))) is want[option]
+        if "swap_mb" in want and self.kind == "lxc":
+            assert int(config["swap"]) == want["swap_mb"]
+        if "tags" in want:
+            assert set(config.get("tags", "").split(";")) - {""} == {tag.lower() for tag in want["tags"]}
+        if "description" in want:
+            assert config.get("description", "").rstrip("\n") == want["description"].rstrip("\n")
+        if "nameservers" in want:
+            assert config.get("nameserver", "").split() == want["nameservers"]
+        if "rootfs" in want:
+            assert self.size() == want["rootfs"]["size_gb"]
+        if "pool" in want:
+            assert site.server.cluster.pool_of(site.server.guest("one").vmid) == want["pool"]
+        for number, nic in enumerate(want.get("networks", [])):
+            words = set(config[f"net{number}"].split(","))
+            address = words if self.kind == "lxc" else set(config.get(f"ipconfig{number}", "").split(","))
+            assert "bridge=vmbr0" in words
+            if "vlan" in nic:
+                assert (f"tag={nic['vlan']}" in words) is bool(nic["vlan"])
+                assert nic["vlan"] or not any(word.startswith("tag=") for word in words)
+            if "firewall" in nic:
+                assert ("firewall=1" in words) is nic["firewall"]
+            if "address" in nic:
+                assert f"ip={nic['address']}" in address
+        if want["state"] != "present":
+            assert site.power("one") == ("running" if want["state"] == "started" else "stopped")
+        # The MAC stays, and so does everything that is not in the record.
+        if existed and "net0" in before:
+            assert MAC.search(config["net0"])[0] == MAC.search(before["net0"])[0]  # type: ignore[index]
+        for key, value in self.foreign.items():
+            assert set(str(value).split(",")) <= set(str(config[key]).split(",")), key
+
+    def size(self) -> int:
+        disk = self.site.config("one")["rootfs" if self.kind == "lxc" else "scsi0"]
+        return int(disk.split("size=")[1].split(",")[0].rstrip("G"))
+
+
+class Containers(Guests):
+    kind = "lxc"
+
+
+class Machines(Guests):
+    kind = "vm"
+
+
+@pytest.mark.parametrize("machine", [Containers, Machines])
+def test_any_sequence_converges(machine: type[Guests]) -> None:
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        machine,
+        settings=settings(
+            max_examples=60 if LONG else 8,
+            stateful_step_count=20 if LONG else 12,
+            deadline=None,
+            # The short run meets the same sequences every time, the long one new ones.
+            derandomize=not LONG,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
