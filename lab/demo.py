@@ -72,7 +72,7 @@ def main() -> int:
     phases = Phases()
     if phases.run("Debian packages", sys.executable, "-m", "lab.packages", "build"):
         return 1
-    if phases.run("lab", sys.executable, "-m", "lab", "up"):
+    if phases.run("lab", sys.executable, "-m", "lab", "up", "--vms"):
         return 1
     failed = (
         phases.run("guests", *playbook("playbooks/provision.yml"))

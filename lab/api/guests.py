@@ -72,6 +72,8 @@ def pending_entries(guest: Guest) -> list[dict[str, Any]]:
     now, later, gone = dict(guest.config), dict(guest.pending), list(guest.pending_delete)
     found: list[dict[str, Any]] = []
     for key in sorted({*now, *later}):
+        if isinstance(now.get(key), list):
+            continue  # raw lxc.* lines are never pending and not told here
         entry: dict[str, Any] = {"key": key}
         if key in now:
             entry["value"] = now[key]

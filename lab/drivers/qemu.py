@@ -26,7 +26,11 @@ from lab.tasks import Task
 _DISK = re.compile(r"(scsi|virtio|sata|ide)\d+")
 _HZ = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-_KERNEL = "root=LABEL=root rw console=ttyS0 net.ifnames=0 quiet mitigations=off audit=0 apparmor=0 nowatchdog no_timer_check"
+# The last word: cAdvisor as it is built from its module knows only the older kind of control groups.
+_KERNEL = (
+    "root=LABEL=root rw console=ttyS0 net.ifnames=0 quiet mitigations=off audit=0 apparmor=0 nowatchdog no_timer_check"
+    " systemd.unified_cgroup_hierarchy=0"
+)
 
 
 class QemuDriver(MachineDriver):

@@ -4,182 +4,209 @@ from __future__ import annotations
 
 import json
 import os
-import ssl
 import subprocess
-import time
-import urllib.parse
-import urllib.request
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import testinfra
+import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-SOURCES = (
-    "inventories/lab/00-platform.yml",
-    "inventories/lab/10-instance",
-    "molecule/guests/inventory/hosts.yml",
+from tests.platform import LAB, RECORDS, ROOT, Json, Platform, until
+
+SCENARIO = os.environ.get("MOLECULE_SCENARIO_NAME", "guests")
+SITE = Platform(
+    LAB / "00-platform.yml", LAB / "10-instance", ROOT / "molecule" / SCENARIO / "inventory" / "hosts.yml"
 )
-RECORDS = ROOT / "reports" / "runs" / "guests"
+PROVISION = "playbooks/provision.yml"
+MODULE = "luxima.observability.proxmox_guests"
+GUESTS, VMS = SITE.groups["guests"], SITE.groups["vms"]
+
+
+def of_module(rows: list[Json]) -> Json:
+    """What the module answered for each guest; its task's seconds under an empty name."""
+    row = next(row for row in rows if row["action"] == MODULE)
+    return {**row["guests"], "": row["seconds"]}
+
+
+def provision(*options: str) -> Json:
+    return of_module(SITE.run(PROVISION, *options))
+
+
+def first_rows(mode: str) -> list[Json]:
+    """The record of the first run of that mode that asked for guests; the scenario's other playbooks leave some, too."""
+    runs = [json.loads(path.read_text()) for path in sorted((RECORDS / SCENARIO).glob(f"*-{mode}.json"))]
+    return next(rows for rows in runs if any(row["action"] == MODULE for row in rows))
 
 
 @lru_cache
-def variables() -> dict[str, Any]:
-    script = subprocess.check_output([ROOT / "inventories/lab/10-instance"], cwd=ROOT)
-    found: dict[str, Any] = json.loads(script)["all"]["vars"]
-    return found
+def addresses() -> dict[str, str]:
+    """Where each guest is, as the hypervisor tells."""
+    found = of_module(first_rows("run"))
+    return {name: found[name]["addresses"][0] for name in GUESTS}
 
 
-def api(method: str, path: str, **values: Any) -> Any:
-    """A request of somebody who works on the hypervisor by hand."""
-    lab = variables()
-    token = f"PVEAPIToken={lab['proxmox_api_user']}!{lab['proxmox_api_token_id']}={lab['proxmox_api_token_secret']}"
-    request = urllib.request.Request(
-        f"https://127.0.0.1:{lab['proxmox_api_port']}/api2/json/{path}",
-        method=method,
-        headers={"Authorization": token},
-        data=urllib.parse.urlencode(values).encode() if values else None,
-    )
-    context = ssl.create_default_context(cafile=lab["proxmox_ca_path"])
-    with urllib.request.urlopen(request, timeout=30, context=context) as answer:
-        return json.load(answer)["data"]
+def guest(name: str) -> Any:
+    return SITE.at(addresses()[name])
 
 
 def base(name: str) -> str:
-    row = next(row for row in api("GET", "cluster/resources?type=vm") if row["name"] == name)
+    row = next(row for row in SITE.api("GET", "cluster/resources?type=vm") if row["name"] == name)
     return f"nodes/{row['node']}/{row['type']}/{row['vmid']}"
 
 
-@lru_cache
-def guest(name: str) -> Any:
-    lab = variables()
-    ssh = f"{lab['ansible_ssh_common_args']} -o StrictHostKeyChecking=accept-new"
-    last = {"vm1": 41, "ct1": 42, "ct2": 43}[name]
-    return testinfra.get_host(
-        f"ssh://root@{lab['platform_subnet']}.{last}",
-        ssh_identity_file=lab["ansible_ssh_private_key_file"],
-        ssh_extra_args=ssh,
-    )
+def config(name: str) -> Json:
+    found: Json = SITE.api("GET", f"{base(name)}/config")
+    return found
 
 
-def provision(*options: str) -> tuple[dict[str, Any], float]:
-    """One run of provision.yml: what the module returned for each guest, and its seconds."""
-    sources = [word for source in SOURCES for word in ("-i", source)]
-    begun = time.monotonic()
-    run = subprocess.run(
-        ["ansible-playbook", "playbooks/provision.yml", *sources, *options],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={
-            **os.environ,
-            "ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.oneline",
-            "ANSIBLE_CALLBACKS_ENABLED": "luxima.observability.phases",
-            "ANSIBLE_FORCE_COLOR": "0",
-            "ANSIBLE_NOCOLOR": "1",
-        },
-    )
-    seconds = time.monotonic() - begun
-    assert run.returncode == 0, run.stdout + run.stderr
-    line = next(line for line in run.stdout.splitlines() if line.startswith("localhost | "))
-    return json.loads(line[line.index("=>") + 2 :])["guests"], seconds
+@pytest.fixture(scope="module")
+def report() -> Iterator[dict[str, Json]]:
+    """What each run did with each guest, for people: reports/<scenario>.md."""
+    runs: dict[str, Json] = {"from nothing": of_module(first_rows("run"))}
+    yield runs
+    waits = {row["host"]: row["seconds"] for row in first_rows("run") if row["task"] == "SSH and Python"}
+    lines = [
+        "# Guests: from nothing, again, and after edits by hand",
+        "",
+        f"| guest | kind | node | id | address | SSH after | {' | '.join(runs)} |",
+        f"| --- | --- | --- | --- | --- | --- |{' --- |' * len(runs)}",
+    ]
+    for name in GUESTS:
+        made = runs["from nothing"][name]
+        did = [", ".join(run[name]["actions"]) or "unchanged" for run in runs.values()]
+        kind = "vm" if name in VMS else "lxc"
+        words = [name, kind, made["node"], made["vmid"], made["addresses"][0], f"{waits[name]:.1f} s", *did]
+        lines.append("| " + " | ".join(str(word) for word in words) + " |")
+    took = [f"**{run['']:.2f} s**" for run in runs.values()]
+    lines.append(f"| the module |  |  |  |  |  | {' | '.join(took)} |")
+    (ROOT / "reports" / f"{SCENARIO}.md").write_text("\n".join(lines) + "\n")
 
 
 def test_check_mode_on_nothing_predicted_what_the_run_did() -> None:
     def changes(mode: str) -> list[tuple[str, str, bool, list[str]]]:
-        runs = [json.loads(path.read_text()) for path in sorted(RECORDS.glob(f"*-{mode}.json"))]
-        # The playbook that started the lab left a record, too.
-        first = next(rows for rows in runs if any(row["play"] == "Guests" for row in rows))
-        return sorted((row["task"], row["host"], row["changed"], row["actions"]) for row in first)
+        return sorted(
+            (row["task"], row["host"], row["changed"], row["actions"])
+            for row in first_rows(mode)
+            # What is not there yet has no address.
+            if not row["action"].endswith("add_host")
+        )
 
     assert changes("check") == changes("run")
 
 
-def test_kernels_of_their_own() -> None:
-    kernel = os.uname().release
-    assert guest("vm1").check_output("uname -r") != kernel
-    assert guest("ct1").check_output("uname -r") == kernel
+def test_every_guest_was_made_on_its_node() -> None:
+    made = of_module(first_rows("run"))
+    assert {name: made[name]["actions"][0] for name in GUESTS} == {
+        name: "cloned" if name in VMS else "created" for name in GUESTS
+    }
+    assert {name: made[name]["node"] for name in GUESTS} == {
+        name: values["guest_node"] for name, values in SITE.values("guest_node").items()
+    }
+    assert {made[name]["node"] for name in GUESTS} == {"pve1", "pve2"}
+
+
+@pytest.mark.parametrize("name", GUESTS)
+def test_guest_answers_with_its_name(name: str) -> None:
+    assert guest(name).check_output("hostname") == name
+
+
+@pytest.mark.parametrize("name", GUESTS)
+def test_only_virtual_machines_have_a_kernel_of_their_own(name: str) -> None:
+    assert (guest(name).check_output("uname -r") != os.uname().release) == (name in VMS)
+
+
+def leased() -> list[str]:
+    values = SITE.values("guest_address", "ansible_host")
+    return [name for name in GUESTS if values[name]["guest_address"] == "dhcp"]
+
+
+def test_guests_on_dhcp_are_reached_at_the_address_that_the_hypervisor_tells() -> None:
+    assert leased()
+    given = SITE.values("guest_address", "ansible_host")
+    # Without an address of its own the inventory's is the name, which nothing resolves here.
+    assert [given[name]["ansible_host"] for name in leased()] == leased()
+    waited = {row["host"]: row["status"] for row in first_rows("run") if row["task"] == "SSH and Python"}
+    assert waited == dict.fromkeys(GUESTS, "ok")
+    # A run that does not provide guests asks for the addresses all the same, and changes nothing.
+    rows = SITE.run(PROVISION, "--tags", "validate", "-e", "guest_memory_mb=700")
+    assert of_module(rows)[leased()[0]]["addresses"] == [addresses()[leased()[0]]]
+    assert sum(row["action"].endswith("add_host") for row in rows) == len(leased())
+    assert all(config(name)["memory"] in (512, "512") for name in GUESTS)
 
 
 def test_virtual_machine_is_what_its_record_says() -> None:
     machine = guest("vm1")
-    assert machine.check_output("hostname") == "vm1"
     assert int(machine.check_output("awk '/MemTotal/ {print $2}' /proc/meminfo")) < 512 * 1024
     # A file system of 3 GiB in the template, grown with its disk to 4 GiB.
     assert int(machine.check_output("df --output=size -BM / | tail -1").strip("M ")) > 3700
-    assert machine.check_output("resolvectl dns eth0").endswith(f"{variables()['platform_subnet']}.1")
+    assert machine.check_output("resolvectl dns eth0").endswith(SITE.address(1))
     assert machine.run("systemctl --failed --no-legend").stdout == ""
 
 
-def test_agent_of_the_virtual_machine_tells_its_address() -> None:
-    answer = api("GET", f"{base('vm1')}/agent/network-get-interfaces")
+@pytest.mark.parametrize("name", VMS)
+def test_agent_of_a_virtual_machine_tells_its_address(name: str) -> None:
+    answer = SITE.api("GET", f"{base(name)}/agent/network-get-interfaces")
     found = {address["ip-address"] for link in answer["result"] for address in link.get("ip-addresses", [])}
-    assert f"{variables()['platform_subnet']}.41" in found
+    assert addresses()[name] in found
 
 
-def test_second_run_is_unchanged_and_fast() -> None:
-    guests, seconds = provision()
-    assert {name: entry["actions"] for name, entry in guests.items()} == {"vm1": [], "ct1": [], "ct2": []}
-    # The whole of ansible-playbook is in it; the module itself takes a fraction.
-    assert seconds < 5
-    assert max(entry["seconds"] for entry in guests.values()) < 2
+def test_second_run_is_unchanged_and_fast(report: dict[str, Json]) -> None:
+    report["again"] = again = provision()
+    assert {name: again[name]["actions"] for name in GUESTS} == {name: [] for name in GUESTS}
+    assert again[""] < 2
 
 
-def test_edits_by_hand_are_repaired_and_nothing_else() -> None:
-    api("PUT", f"{base('ct1')}/config", memory=300)
-    api("PUT", f"{base('vm1')}/config", tags="somebody", cpuunits=200)
-    disk = api("GET", f"{base('ct2')}/config")["mp0"].replace("mp=/data", "mp=/elsewhere")
-    api("PUT", f"{base('ct2')}/config", mp0=disk)
-    predicted, _seconds = provision("--check")
-    guests, _seconds = provision()
-    for result in (predicted, guests):
-        assert {name: entry["actions"] for name, entry in result.items()} == {
-            name: ["configured"] for name in ("vm1", "ct1", "ct2")
+def test_edits_by_hand_are_repaired_and_nothing_else(report: dict[str, Json]) -> None:
+    SITE.api("PUT", f"{base('ct1')}/config", memory=300)
+    SITE.api("PUT", f"{base('vm1')}/config", tags="somebody", cpuunits=200)
+    SITE.api("PUT", f"{base('ct2')}/config", mp0=config("ct2")["mp0"].replace("mp=/data", "mp=/elsewhere"))
+    predicted = provision("--check")
+    report["after edits by hand"] = done = provision()
+    edited = {"vm1", "ct1", "ct2"}
+    for result in (predicted, done):
+        assert {name: result[name]["actions"] for name in GUESTS} == {
+            name: ["configured"] if name in edited else [] for name in GUESTS
         }
-    assert guests["ct1"]["before"]["memory_mb"] == 300
-    assert api("GET", f"{base('ct1')}/config")["memory"] == 512
-    config = api("GET", f"{base('vm1')}/config")
-    assert set(config["tags"].split(";")) == {"dev", "luxima"}
+    assert done["ct1"]["before"]["memory_mb"] == 300
+    assert config("ct1")["memory"] == 512
+    assert set(config("vm1")["tags"].split(";")) == {"dev", "luxima"}
     # Nobody said anything about it, so it stays.
-    assert config["cpuunits"] == 200
-    api("PUT", f"{base('vm1')}/config", revert="cpuunits")
-    assert "mp=/data" in api("GET", f"{base('ct2')}/config")["mp0"]
-    again, _seconds = provision()
-    assert [entry["changed"] for entry in again.values()] == [False] * 3
+    assert config("vm1")["cpuunits"] == 200
+    SITE.api("PUT", f"{base('vm1')}/config", revert="cpuunits")
+    assert "mp=/data" in config("ct2")["mp0"]
+    again = provision()
+    assert [name for name in GUESTS if again[name]["changed"]] == []
 
 
 def test_memory_of_a_running_machine_waits_for_a_reboot() -> None:
     size = ("-e", json.dumps({"guest_memory_mb": 640}))
-    guests, _seconds = provision(*size)
-    assert guests["vm1"]["needs_reboot"]
-    assert not guests["ct1"]["needs_reboot"]
-    again, _seconds = provision(*size)
+    done = provision(*size)
+    assert done["vm1"]["needs_reboot"]
+    assert not done["ct1"]["needs_reboot"]
+    again = provision(*size)
     assert not again["vm1"]["changed"]
     assert again["vm1"]["needs_reboot"]
-    back, _seconds = provision()
+    back = provision()
     assert back["vm1"]["actions"] == ["configured"]
     assert not back["vm1"]["needs_reboot"]
 
 
 def test_disk_of_a_running_machine_grows() -> None:
-    guests, _seconds = provision("-e", json.dumps({"guest_disk_gb": 5}))
-    assert all(entry["actions"] == ["grown"] for entry in guests.values())
+    done = provision("-e", json.dumps({"guest_disk_gb": 5}))
+    assert {name: done[name]["actions"] for name in GUESTS} == {name: ["grown"] for name in GUESTS}
     assert int(guest("vm1").check_output("cat /sys/block/sda/size")) * 512 == 5 << 30
 
 
 def test_linked_clone_refers_to_the_disk_of_its_template() -> None:
-    upid = api("POST", "nodes/pve2/qemu/9002/clone", newid=190, full=0, name="linked")
-    while (task := api("GET", f"nodes/pve2/tasks/{upid}/status"))["status"] == "running":
-        time.sleep(0.1)
+    upid = SITE.api("POST", "nodes/pve2/qemu/9002/clone", newid=190, full=0, name="linked")
+    path = f"nodes/pve2/tasks/{upid}/status"
+    task = until(lambda: (found := SITE.api("GET", path))["status"] != "running" and found, 60)
+    assert task
     assert task["exitstatus"] == "OK"
-    image = Path(variables()["lab_state_dir"]) / "storage/pve2/local-lvm/vm-190-disk-0"
+    image = Path(SITE.lab["lab_state_dir"]) / "storage/pve2/local-lvm/vm-190-disk-0"
     told = json.loads(subprocess.check_output(["qemu-img", "info", "--output=json", image]))
     assert Path(told["backing-filename"]).name == "disk.qcow2"
     assert told["actual-size"] < 1 << 20
-    api("DELETE", "nodes/pve2/qemu/190")
-    end = time.monotonic() + 10
-    while image.exists() and time.monotonic() < end:
-        time.sleep(0.1)
-    assert not image.exists()
+    SITE.api("DELETE", "nodes/pve2/qemu/190")
+    assert until(lambda: not image.exists(), 10)

@@ -23,7 +23,7 @@ description:
 
 
 class CallbackModule(CallbackBase):
-    """One row per task result: play, task, host, status, changed, actions."""
+    """One row per task result: play, task, host, status, changed, actions, seconds, and what was answered of guests."""
 
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "aggregate"
@@ -34,9 +34,13 @@ class CallbackModule(CallbackBase):
         super().__init__()
         self._rows: list[dict[str, Any]] = []
         self._play = ""
+        self._begun: dict[tuple[str, str], float] = {}
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
         self._play = play.get_name().strip()
+
+    def v2_runner_on_start(self, host: Any, task: Any) -> None:
+        self._begun[host.get_name(), task._uuid] = time.monotonic()
 
     def _row(self, result: Any, status: str) -> None:
         answer = result.result
@@ -51,6 +55,10 @@ class CallbackModule(CallbackBase):
                 "status": status,
                 "changed": bool(answer.get("changed", False)),
                 "actions": answer.get("actions", []),
+                "seconds": round(
+                    time.monotonic() - self._begun.get((result.host.get_name(), result.task._uuid), 0), 2
+                ),
+                "guests": answer.get("guests", {}),
             }
         )
 

@@ -10,7 +10,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -100,10 +99,14 @@ def test_inventory_of_a_lab_that_is_up(tmp_path: Path) -> None:
 
 
 def test_inventory_takes_less_than_a_tenth_of_a_second(tmp_path: Path) -> None:
+    """Of a processor: other tests run beside this one."""
     checkout = _checkout(tmp_path / "checkout")
     best = 1.0
     for _ in range(5):
-        begun = time.monotonic()
+        before = os.times()
         _variables(checkout, tmp_path)
-        best = min(best, time.monotonic() - begun)
-    assert best < 0.1
+        after = os.times()
+        best = min(
+            best, after.children_user + after.children_system - before.children_user - before.children_system
+        )
+    assert 0 < best < 0.1

@@ -33,6 +33,7 @@ from ansible_collections.luxima.observability.plugins.module_utils._component.re
     parse,
 )
 from ansible_collections.luxima.observability.plugins.module_utils._component.rollout import Rollout, Stopped
+from ansible_collections.luxima.observability.plugins.plugin_utils.ready import wait_until_managed
 
 Json = dict[str, Any]
 
@@ -292,6 +293,9 @@ class ActionModule(ActionBase):
             return known
         except (FileNotFoundError, ValueError):
             pass
+        if self._variable("guest_ready_at", "provision") == "use":
+            # Other hosts were worked on while this one was starting.
+            wait_until_managed(self, float(self._variable("guest_ready_deadline", "300")))
         if self._connection.has_pipelining:
             answer: Json = self._ask("read_state()")
         else:

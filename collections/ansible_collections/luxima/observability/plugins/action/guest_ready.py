@@ -4,16 +4,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from typing import Any
 
-from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
-
-PAUSE = 0.3
-#: Seconds for one attempt to connect; a booting guest drops packets until its address is up.
-CONNECT = 3
+from ansible_collections.luxima.observability.plugins.plugin_utils.ready import wait_until_managed
 
 
 class ActionModule(ActionBase):
@@ -25,7 +20,11 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         answer: dict[str, Any] = super().run(tmp, task_vars)
         _spec, arguments = self.validate_argument_spec(
-            {"result": {"type": "dict"}, "deadline": {"type": "float", "default": 300}}
+            {
+                "result": {"type": "dict"},
+                "deadline": {"type": "float", "default": 300},
+                "wait": {"type": "bool", "default": True},
+            }
         )
         result, deadline = arguments["result"] or {}, float(arguments["deadline"])
         answer["changed"] = False
@@ -38,36 +37,10 @@ class ActionModule(ActionBase):
         if not exists or stays_off:
             answer.update(skipped=True, msg="the guest is not meant to run")
             return answer
+        if not arguments["wait"]:
+            answer.update(skipped=True, msg="the guest is waited for when it is first used")
+            return answer
         started = time.monotonic()
-        self._wait(started + deadline, deadline)
+        wait_until_managed(self, deadline)
         answer["seconds"] = round(time.monotonic() - started, 2)
         return answer
-
-    def _wait(self, end: float, deadline: float) -> None:
-        for option, value in (("reconnection_retries", 0), ("timeout", CONNECT)):
-            # Other connection plugins than ssh do not have them.
-            with contextlib.suppress(KeyError, AnsibleError):
-                self._connection.set_option(option, value)
-        while True:
-            reason = self._attempt()
-            if not reason:
-                return
-            if time.monotonic() >= end:
-                host = self._play_context.remote_addr
-                raise AnsibleActionFail(
-                    f"{host} cannot be managed after {deadline:g} s: {reason}. Does the guest run and have this address, "
-                    "is the key in guest_ssh_public_keys, does its template hold python3 and an SSH server?"
-                )
-            with contextlib.suppress(AnsibleError, AttributeError):
-                self._connection.reset()
-            time.sleep(PAUSE)
-
-    def _attempt(self) -> str:
-        """Why the guest cannot be managed yet; empty when it can."""
-        try:
-            answer = self._low_level_execute_command("python3 -c 'print(6 * 7)'", sudoable=False)
-        except AnsibleError as error:
-            return " ".join(str(error).split())
-        if answer.get("rc") == 0 and "42" in answer.get("stdout", ""):
-            return ""
-        return " ".join(f"{answer.get('stdout', '')} {answer.get('stderr', '')}".split()) or "no answer"

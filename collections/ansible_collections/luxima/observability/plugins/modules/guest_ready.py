@@ -22,6 +22,10 @@ options:
     description: Seconds to wait.
     type: float
     default: 300
+  wait:
+    description: Whether to wait. Without it only check mode has an effect; M(luxima.observability.component) waits then.
+    type: bool
+    default: true
 attributes:
   action: {support: full, description: Works on the controller and over the connection of the host.}
   check_mode: {support: full, description: Does not wait for what does not exist.}

@@ -308,7 +308,7 @@ def test_address_by_dhcp_is_told_by_the_agent(site: Site) -> None:
     address = f"192.0.2.{outcome(site.ok(wanted), 'db-1')['vmid'] % 250 + 1}"
     assert outcome(site.ok(wanted), "db-1")["addresses"] == [address]
     site.server.vm_driver.silent.add(site.server.guest("db-1").vmid)
-    assert outcome(site.ok(wanted), "db-1")["addresses"] == []
+    assert outcome(site.ok(wanted, deadlines={"address": 1}), "db-1")["addresses"] == []
 
 
 # -- faults

@@ -147,3 +147,31 @@ def test_a_firewall_without_operators_is_refused(site: Any, play: Any) -> None:
     refused = play("provision", "-e", "ansible_connection=local")
     assert refused.returncode != 0
     assert "platform_operator_networks is empty, and nobody could log in to web-1" in refused.stdout
+
+
+LEASED = """
+guests:
+  hosts:
+    lease-1: {}
+    lease-2: {ansible_host: 127.0.0.9}
+  vars:
+    guest_address: dhcp
+    ansible_port: 1
+    guest_ready_deadline: 1
+"""
+
+
+def test_guest_on_dhcp_is_reached_at_the_address_the_hypervisor_tells(
+    site: Any, play: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "hosts.yml").write_text(LEASED)
+    first = play("provision")
+    vmid = site.server.guest("lease-1").vmid
+    assert f"192.0.2.{vmid % 250 + 1} cannot be managed after 1 s" in first.stdout
+    # What the inventory says is not overridden.
+    assert "127.0.0.9 cannot be managed" in first.stdout
+    # Runs that provide no guests ask, too, and change nothing.
+    again = play("provision", "--tags", "validate", "-e", "guest_memory_mb=2048", "-v")
+    assert again.returncode == 0, again.stdout
+    assert f"192.0.2.{vmid % 250 + 1}" in again.stdout
+    assert site.config("lease-1")["memory"] == 1024

@@ -1,0 +1,53 @@
+"""What `ansible-playbook site.yml -i inventories/<environment> -e @overrides` made of the lab, and the report it left."""
+
+from __future__ import annotations
+
+import json
+import os
+
+from tests.platform import ROOT, Platform, get
+
+ENVIRONMENT = os.environ["SITE_ENVIRONMENT"]
+OVERRIDES = ROOT / ".lab" / "overrides.json"
+SITE = Platform(ROOT / "inventories" / ENVIRONMENT, options=("-e", f"@{OVERRIDES}"))
+# Where the API is and how to log in, storages, sizes, addresses.
+ALLOWED = ("proxmox_", "ansible_", "guest_storage", "guest_cores", "guest_memory_mb", "guest_disk_gb")
+ALLOWED += ("guest_ssh_public_keys", "platform_subnet", "lab_state_dir")
+
+
+def test_only_access_storages_sizes_and_addresses_are_the_labs() -> None:
+    names = set(json.loads(OVERRIDES.read_text()))
+    kind = {"guest_kind", "guest_template"} if os.environ.get("SITE_KIND") else set()
+    assert {name for name in names if not name.startswith(ALLOWED)} == kind
+
+
+def test_report_of_the_run() -> None:
+    report = json.loads((ROOT / "reports" / f"verify-{ENVIRONMENT}.json").read_text())
+    assert report["ok"]
+    assert report["environment"] == ENVIRONMENT
+    checks = {result["check"] for result in report["results"]}
+    assert {"targets", "rules", "logs", "traces", "alert", "grafana", "buckets", "retention"} <= checks
+
+
+def test_guests_are_what_the_inventory_says() -> None:
+    wanted = SITE.values("guest_kind", "guest_node")
+    names = SITE.groups["guests"]
+    found = {row["name"]: row for row in SITE.api("GET", "cluster/resources?type=vm")}
+    assert {name: (found[name]["type"], found[name]["node"], found[name]["status"]) for name in names} == {
+        name: (
+            {"vm": "qemu", "lxc": "lxc"}[wanted[name]["guest_kind"]],
+            wanted[name]["guest_node"],
+            "running",
+        )
+        for name in names
+    }
+    tagged = {name for name, row in found.items() if ENVIRONMENT in str(row.get("tags", "")).split(";")}
+    assert tagged == set(names)
+
+
+def test_every_server_of_a_group_sees_every_host() -> None:
+    hosts = {*SITE.groups["guests"], *SITE.groups["hypervisors"]}
+    urls = SITE.values("prometheus_url")
+    for server in SITE.groups["prometheus"]:
+        answer = get(f"{urls[server]['prometheus_url']}/api/v1/query", query='up{job="node_exporter"} == 1')
+        assert {row["metric"]["host"] for row in answer["data"]["result"]} == hosts, server
