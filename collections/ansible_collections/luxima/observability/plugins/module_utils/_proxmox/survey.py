@@ -222,6 +222,15 @@ class Stock:
             return f"storage {storage!r} on node {node} does not hold content {content!r} (it holds {held})"
         return ""
 
+    def storage_type(self, node: str, storage: str) -> str:
+        """Empty when the storage is not there."""
+        self.storage_fault(node, storage, "")
+        return str(self._storages[node].get(storage, {}).get("type", ""))
+
+    def config(self, guest: Guest) -> Mapping[str, Any]:
+        path = f"nodes/{guest.node}/{API_KIND[guest.kind]}/{guest.vmid}/config"
+        return dict(self._client.get(path, f"read {guest.name}"))
+
     def shared(self, node: str, storage: str) -> bool:
         """Whether other nodes reach the same volumes; asked after :meth:`storage_fault`."""
         return bool(int(self._storages.get(node, {}).get(storage, {}).get("shared", 0)))
