@@ -14,7 +14,6 @@ from .client import Client
 from .companion import Course, Report, Runner, Write
 from .connection import connection_spec, settings
 from .errors import Failed
-from .formats import VOLUME, storage_of
 from .model import API_KIND, Guest
 from .survey import Cluster, Stock
 
@@ -193,17 +192,12 @@ class Snapshots:
         yield stock.privilege_fault("VM.Snapshot", place)
         if self.state == "rollback":
             later = have.names[have.names.index(self.wanted) + 1 :]
-            for storage in self._storages(stock) if later else ():
+            for storage in stock.storages_of(self.guest) if later else ():
                 if stock.storage_type(self.guest.node, storage) == "zfspool":
                     yield (
                         f"storage {storage!r} goes back to the newest snapshot only, and {self.name} has later ones than "
                         f"{self.wanted}: remove {', '.join(later)} first"
                     )
-
-    def _storages(self, stock: Stock) -> list[str]:
-        config = stock.config(self.guest)
-        found = {storage_of(str(raw)) for key, raw in config.items() if VOLUME.fullmatch(key)}
-        return sorted(found - {""})
 
 
 def find_guests(cluster: Cluster, texts: Iterable[Any]) -> list[Guest]:

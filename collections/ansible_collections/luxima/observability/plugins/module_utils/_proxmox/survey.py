@@ -9,7 +9,7 @@ from typing import Any
 
 from .client import Client
 from .errors import Absent, Conflict, Failed
-from .formats import parse_properties
+from .formats import VOLUME, parse_properties, storage_of
 from .model import API_KIND, Guest, Want
 
 #: Why the address of a VM stays unknown, however long one waits.
@@ -227,9 +227,12 @@ class Stock:
         self.storage_fault(node, storage, "")
         return str(self._storages[node].get(storage, {}).get("type", ""))
 
-    def config(self, guest: Guest) -> Mapping[str, Any]:
+    def storages_of(self, guest: Guest) -> list[str]:
+        """Where the volumes of a guest lie."""
         path = f"nodes/{guest.node}/{API_KIND[guest.kind]}/{guest.vmid}/config"
-        return dict(self._client.get(path, f"read {guest.name}"))
+        config = self._client.get(path, f"read {guest.name}")
+        found = {storage_of(str(raw)) for key, raw in config.items() if VOLUME.fullmatch(key)}
+        return sorted(found - {""})
 
     def shared(self, node: str, storage: str) -> bool:
         """Whether other nodes reach the same volumes; asked after :meth:`storage_fault`."""

@@ -18,6 +18,7 @@ from ansible_collections.luxima.observability.plugins.module_utils._proxmox impo
     options,
     pools,
     snapshots,
+    versions,
 )
 from ansible_collections.luxima.observability.plugins.modules import (
     proxmox_backup_job,
@@ -25,6 +26,7 @@ from ansible_collections.luxima.observability.plugins.modules import (
     proxmox_guests,
     proxmox_pool,
     proxmox_snapshot,
+    proxmox_version,
 )
 
 COLLECTION = Path(__file__).resolve().parents[3]
@@ -34,6 +36,7 @@ MODULES: dict[ModuleType, Callable[..., dict[str, Any]]] = {
     proxmox_guests: options.module_spec,
     proxmox_pool: pools.module_spec,
     proxmox_snapshot: snapshots.module_spec,
+    proxmox_version: versions.module_spec,
 }
 
 
