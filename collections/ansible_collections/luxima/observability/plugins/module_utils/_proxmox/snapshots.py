@@ -281,4 +281,4 @@ def run(params: Mapping[str, Any], check: bool) -> Report:
         )
         for guest in find_guests(Cluster(runner.client), params["guests"])
     ]
-    return runner.run(wanted, check)
+    return runner.run(check, wanted)

@@ -298,4 +298,4 @@ def run(params: Mapping[str, Any], check: bool) -> Report:
         )
         for guest in guests
     ]
-    return runner.run(wanted, check)
+    return runner.run(check, wanted)
