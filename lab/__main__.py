@@ -2,9 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSE)
 """A Proxmox VE in small on this machine.
 
-usage: python -m lab up [--vms] | down | status | inventory
+usage: python -m lab up [--vms] | down | status | inventory | fault [NAME [key=value ...]] [--off]
 
 --vms installs qemu and builds the disk of virtual machines now, and not when the first one is cloned.
+fault makes the hypervisor misbehave as real ones do, until it has happened or --off; without NAME it lists what is on.
+Faults: slow-clone, slow-task, task-warnings, storage-lock, file-lock, quota-full, drop-reply, no-reply, expired-ticket, lock-held.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ def main(words: list[str]) -> int:
             return commands.down()
         if words == ["status"]:
             return commands.status()
+        if words[:1] == ["fault"]:
+            return commands.fault(words[1:])
         if len(words) == 2 and words[0] == "serve":
             return commands.serve(words[1])
     except (LabError, RuntimeError) as error:

@@ -21,7 +21,7 @@ from lab.access import Access
 from lab.documents import Documents
 from lab.drivers.base import Driver, Guest
 from lab.errors import ApiError, die
-from lab.faults import Faults
+from lab.faults import Faults, checked
 from lab.tasks import Tasks
 
 VERSION = {"version": "9.1.4", "release": "9.1", "repoid": "5ac30304265fbd8e"}
@@ -54,6 +54,13 @@ def template(vmid: int, node: str) -> Guest:
             "vga": "serial0",
         },
     )
+
+
+# What a storage without space says, by its type.
+_FULL = {
+    "lvmthin": "lvcreate '{storage}/vm-{vmid}-disk-0' error:   Volume group \"pve\" has insufficient free space (0 extents): 1 required.",
+    "zfspool": "zfs error: cannot create '{storage}/vm-{vmid}-disk-0': out of space",
+}
 
 
 @dataclass
@@ -169,6 +176,27 @@ class Cluster:
     def save_ha(self) -> None:
         if self._state:
             self._write(self._state / "ha.json", {"resources": self.ha, "rules": self.ha_rules})
+
+    # -- faults
+
+    def switch(self, name: str, given: dict[str, Any], on: bool) -> None:
+        """Switch a fault of `lab.faults.SWITCHES`; ValueError says what is wrong with it."""
+        if not on and not name:
+            self.faults.reset()
+            return
+        values = checked(name, given)
+        if name == "expired-ticket":
+            self.access.expire_tickets()
+        elif name == "lock-held":
+            guest = self.guests.get(values["vmid"])
+            if guest is None:
+                raise ValueError(f"lock-held: there is no guest {values['vmid']}; add vmid=<id>")
+            with self.change(guest, skiplock=True):
+                guest.config.pop("lock", None)
+                if on:
+                    guest.config["lock"] = values["lock"]
+        else:
+            self.faults.switch(name, values, on)
 
     # -- services of the HA manager
 
@@ -308,6 +336,10 @@ class Cluster:
         if self.faults.take("storage_lock"):
             raise RuntimeError(f"cfs-lock 'storage-{storage}' error: got lock request timeout")
         kind = self.storages[storage].type
+        if self.faults.take("quota_full"):
+            raise RuntimeError(
+                _FULL.get(kind, "No space left on device").format(storage=storage, vmid=guest.vmid)
+            )
         for index in range(1000):
             if kind == "zfspool" and guest.kind == "lxc":
                 volume = f"{storage}:subvol-{guest.vmid}-disk-{index}"

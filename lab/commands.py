@@ -17,6 +17,8 @@ import ssl
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.parse
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
@@ -106,11 +108,12 @@ def lxcfs_pids(instance: Instance) -> list[int]:
     ]
 
 
-def api(instance: Instance, path: str, timeout: float = 5) -> Any:
-    """GET of the running API with the lab's own token."""
+def api(instance: Instance, path: str, timeout: float = 5, base: str = "/api2/json", data: Any = None) -> Any:
+    """GET, or POST of `data`, of the running server with the lab's own token."""
     token = json.loads(instance.secrets_path.read_text(encoding="utf-8"))["token"]
     request = urllib.request.Request(
-        f"https://127.0.0.1:{instance.port}/api2/json{path}",
+        f"https://127.0.0.1:{instance.port}{base}{path}",
+        data=None if data is None else urllib.parse.urlencode(data).encode(),
         headers={"Authorization": f"PVEAPIToken=root@pam!lab={token}"},
     )
     context = ssl.create_default_context(cafile=str(instance.ca_path))
@@ -408,6 +411,25 @@ def status() -> int:
         say(
             f"  {guest['vmid']:>6}  {guest['node']:<6} {guest['status']:<8} {guest['name']:<24} memory {memory}  disk {disk}"
         )
+    return 0
+
+
+def fault(words: list[str]) -> int:
+    """Switch a fault of the running server: NAME key=value ..., --off; without words list what is on."""
+    off = "--off" in words
+    names = [word for word in words if "=" not in word and word != "--off"]
+    values = dict(word.split("=", 1) for word in words if "=" in word)
+    if len(names) > 1:
+        raise LabError(f"one fault at a time: {' '.join(names)}")
+    data = {**values, "name": "".join(names), "on": int(not off)} if words else None
+    try:
+        found = api(load(), "/faults", base="/lab", data=data)
+    except urllib.error.HTTPError as error:
+        raise LabError(str(error.reason)) from None
+    except (OSError, KeyError, ValueError) as error:
+        raise LabError(f"the lab does not answer ({error}): is it up?") from None
+    for line in found or ["no fault is on"]:
+        say(line)
     return 0
 
 

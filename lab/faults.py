@@ -8,6 +8,38 @@ import re
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
+
+#: Switches of a running server by name, with their values and what these are when left out.
+SWITCHES: dict[str, dict[str, Any]] = {
+    "slow-clone": {"seconds": 20.0},
+    "slow-task": {"seconds": 20.0, "types": ""},
+    "task-warnings": {"times": 1},
+    "storage-lock": {"times": 1},
+    "file-lock": {"times": 1},
+    "quota-full": {"times": 1000},
+    "drop-reply": {"method": "POST", "path": ".", "times": 1},
+    "no-reply": {"method": "*", "path": ".", "times": 1, "status": 596, "reason": "Connection timed out"},
+    "expired-ticket": {},
+    "lock-held": {"vmid": 0, "lock": "backup"},
+}
+_CLONING = ("qmclone", "vzclone", "vzcreate")
+
+
+def checked(name: str, given: dict[str, Any]) -> dict[str, Any]:
+    """The values of a switch, complete and of their types. ValueError says what is wrong."""
+    if name not in SWITCHES:
+        raise ValueError(f"there is no fault {name!r}; faults are {', '.join(sorted(SWITCHES))}")
+    known = SWITCHES[name]
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise ValueError(f"{name} has no value {unknown[0]!r}; it has {', '.join(known) or 'none'}")
+    try:
+        values = {key: type(default)(given.get(key, default)) for key, default in known.items()}
+        re.compile(str(values.get("path", "")))
+    except (ValueError, re.error) as error:
+        raise ValueError(f"{name}: {error}") from None
+    return values
 
 
 @dataclass
@@ -29,6 +61,7 @@ class Faults:
     slow_task       seconds added to every task, or to those named in slow_task_types
     task_warnings   so many next tasks end in `WARNINGS: 1`
     storage_lock    so many next allocations of a volume fail with a storage lock timeout (in the task)
+    quota_full      so many next allocations of a volume find no space
     file_lock       so many next writes to a guest fail with a file lock timeout (status 500)
     """
 
@@ -43,6 +76,7 @@ class Faults:
         self.slow_task_types: set[str] = set()
         self.task_warnings = 0
         self.storage_lock = 0
+        self.quota_full = 0
         self.file_lock = 0
 
     def reset(self) -> None:
@@ -51,7 +85,49 @@ class Faults:
             self._drops, self._failures = [], []
             self._countdown, self._action = 0, None
             self.slow_task, self.slow_task_types = 0.0, set()
-            self.task_warnings = self.storage_lock = self.file_lock = 0
+            self.task_warnings = self.storage_lock = self.file_lock = self.quota_full = 0
+
+    def switch(self, name: str, values: dict[str, Any], on: bool) -> None:
+        """One of SWITCHES, except those that are about something else than requests and tasks."""
+        counter = name.replace("-", "_")
+        if name in ("slow-clone", "slow-task"):
+            kinds = _CLONING if name == "slow-clone" else str(values["types"]).split(",")
+            self.slow(values["seconds"] if on else 0.0, filter(None, kinds) if on else ())
+        elif name == "drop-reply":
+            with self._lock:
+                self._drops = [] if not on else self._drops
+            if on:
+                self.drop_reply(values["method"], values["path"], values["times"])
+        elif name == "no-reply":
+            with self._lock:
+                self._failures = [] if not on else self._failures
+            if on:
+                self.fail(
+                    values["method"], values["path"], values["status"], values["reason"], values["times"]
+                )
+        elif hasattr(self, counter):
+            with self._lock:
+                setattr(self, counter, values["times"] if on else 0)
+
+    def active(self) -> list[str]:
+        """What is switched on, in words."""
+        with self._lock:
+            found = [
+                f"{name.replace('_', '-')} times={getattr(self, name)}"
+                for name in ("task_warnings", "storage_lock", "file_lock", "quota_full")
+                if getattr(self, name)
+            ]
+            if self.slow_task:
+                found.append(
+                    f"slow-task seconds={self.slow_task:g} types={','.join(sorted(self.slow_task_types))}"
+                )
+            for word, rules in (("drop-reply", self._drops), ("no-reply", self._failures)):
+                found += [
+                    f"{word} method={rule.verb} path={rule.path.pattern} times={rule.times}"
+                    for rule in rules
+                    if rule.times > 0
+                ]
+            return found
 
     def drop_reply(self, verb: str, path: str, times: int = 1) -> None:
         """The request takes effect, then the connection is closed without an answer. `path`: regular expression."""

@@ -32,6 +32,8 @@ from lab.errors import ApiError
 
 LOG = logging.getLogger("lab.api")
 _MAX_BODY = 64 << 20
+# Beside the API: switches of faults.
+FAULTS = "/lab/faults"
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         try:
             body = self._body()
             values = self._values(target.query, body)
+            if path == FAULTS:
+                self._reply(*self._faults(values))
+                return
             if parts[:2] != ["", "api2"] or len(parts) < 4 or parts[2] not in ("json", "extjs"):
                 raise ApiError(501, f"no such uri: '{path}'")
             failure = faults.failure(self.command, short)
@@ -172,6 +177,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
             document |= {"success": int(status == 200), "status": status}
             status, reason = 200, "OK"
         self._reply(status, reason, document)
+
+    def _faults(self, values: dict[str, Any]) -> tuple[int, str, dict[str, Any]]:
+        """GET lists the switches that are on, POST switches one; for root, and no part of the official API."""
+        cluster = self.server.cluster
+        if self._identify(False).user != "root@pam":
+            raise ApiError(403, "only root@pam switches faults")
+        if self.command == "POST":
+            name, on = str(values.pop("name", "")), str(values.pop("on", "1")) == "1"
+            try:
+                cluster.switch(name, values, on)
+            except ValueError as error:
+                raise ApiError(400, str(error)) from None
+        return 200, "OK", {"data": cluster.faults.active()}
 
     def do_GET(self) -> None:
         self._handle()

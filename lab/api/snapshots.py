@@ -67,6 +67,16 @@ def index(request: Request, guest: Guest) -> list[dict[str, Any]]:
     return [*found, now]
 
 
+def _able(cluster: Cluster, guest: Guest) -> bool:
+    return all(_storage_type(cluster, guest, disk) != "dir" for disk in guest.disks())
+
+
+@both("GET", "/feature")
+def feature(request: Request, guest: Guest) -> dict[str, Any]:
+    answer: dict[str, Any] = {"hasFeature": int(_able(request.cluster, guest))}
+    return answer if guest.kind == "lxc" else {**answer, "nodes": [guest.node]}
+
+
 @both("POST", "/snapshot")
 def take(request: Request, guest: Guest) -> str:
     cluster, params, name = request.cluster, request.params, str(request.params["snapname"])
@@ -81,7 +91,7 @@ def take(request: Request, guest: Guest) -> str:
             raise RuntimeError("you can't take a snapshot if it's a template")
         if name in guest.snapshots:
             raise RuntimeError(f"snapshot name '{name}' already used")
-        if any(_storage_type(cluster, guest, disk) == "dir" for disk in guest.disks()):
+        if not _able(cluster, guest):
             raise RuntimeError("snapshot feature is not available")
         with _locked(cluster, guest, "snapshot"):
             frozen = {key: value for key, value in guest.config.items() if key not in ("lock", "parent")}

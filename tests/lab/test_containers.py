@@ -36,9 +36,9 @@ class Lab:
         self.state = state
         self.environment = {**os.environ, "LAB_STATE_DIR": str(state)}
 
-    def command(self, word: str) -> str:
+    def command(self, *words: str) -> str:
         done = subprocess.run(
-            [sys.executable, "-m", "lab", word],
+            [sys.executable, "-m", "lab", *words],
             cwd=instance.CHECKOUT,
             env=self.environment,
             capture_output=True,
@@ -63,7 +63,7 @@ class Lab:
                 headers={"Authorization": f"PVEAPIToken=root@pam!lab={secret}"},
                 verify=str(self.instance.ca_path),
                 timeout=60,
-                params=params if method == "GET" else None,
+                params=params if method in ("GET", "DELETE") else None,
                 data=params if method in ("POST", "PUT") else None,
             )
         assert answer.status_code == 200, f"{method} {path}: {answer.reason} {answer.text}"
@@ -81,8 +81,10 @@ class Lab:
     def address(self, vmid: int) -> str:
         return f"{self.instance.subnet}.{vmid - 90}"
 
+    def net(self, vmid: int) -> str:
+        return f"name=eth0,bridge=vmbr0,ip={self.address(vmid)}/24,gw={self.instance.subnet}.1"
+
     def create(self, vmid: int, **params: Any) -> None:
-        net = f"name=eth0,bridge=vmbr0,ip={self.address(vmid)}/24,gw={self.instance.subnet}.1"
         key = self.instance.ssh_key.with_suffix(".pub").read_text(encoding="utf-8")
         given = {
             "vmid": vmid,
@@ -92,7 +94,7 @@ class Lab:
             "memory": 768,
             "swap": 0,
             "cores": 1,
-            "net0": net,
+            "net0": self.net(vmid),
             "start": 1,
             "ssh-public-keys": key,
             **params,
@@ -205,6 +207,34 @@ def test_a_guest_reboots_by_itself_and_by_order(lab: Lab) -> None:
     assert born() != before
     assert lab.ssh(100, "hostname").strip() == "renamed"
     assert lab.api("GET", "/nodes/pve1/lxc/100/status/current")["uptime"] < 60
+
+
+def test_a_snapshot_brings_files_and_settings_back(lab: Lab) -> None:
+    guest = "/nodes/pve1/lxc/100"
+    lab.ssh(100, "echo before > /root/mark")
+    assert lab.task("POST", f"{guest}/snapshot", snapname="deploy-1") == "OK"
+    lab.ssh(100, "echo after > /root/mark; rm -r /usr/share/doc")
+    lab.api("PUT", f"{guest}/config", memory=900)
+    assert lab.task("POST", f"{guest}/snapshot/deploy-1/rollback", start=1) == "OK"
+    facts = lab.ssh(100, "cat /root/mark; ls -d /usr/share/doc; grep MemTotal /proc/meminfo").split()
+    assert facts[:2] == ["before", "/usr/share/doc"]
+    assert int(facts[3]) == 1024 << 10
+    # A running container is cloned from its snapshot, and the copy has the files of then.
+    lab.ssh(100, "echo later > /root/mark")
+    assert lab.task("POST", f"{guest}/clone", newid=104, snapname="deploy-1", hostname="copy") == "OK"
+    lab.api("PUT", "/nodes/pve1/lxc/104/config", net0=lab.net(104))
+    lab.task("POST", "/nodes/pve1/lxc/104/status/start")
+    assert lab.ssh(104, "cat /root/mark; hostname").split() == ["before", "copy"]
+    for path in ("/nodes/pve1/lxc/104", f"{guest}/snapshot/deploy-1"):
+        assert lab.task("DELETE", path, **({"force": 1} if path.endswith("104") else {})) == "OK"
+    assert not list(lab.state.glob("storage/*/*/*@*"))
+
+
+def test_a_fault_is_switched_while_the_server_runs(lab: Lab) -> None:
+    assert "no-reply method=GET" in lab.command("fault", "no-reply", "method=GET", "path=/version$")
+    with pytest.raises(AssertionError, match="Connection timed out"):
+        lab.api("GET", "/version")
+    assert "no fault is on" in lab.command("fault")
 
 
 def test_a_full_disk_is_only_the_guests_own(lab: Lab) -> None:

@@ -121,8 +121,9 @@ class _Case(Generic[S]):
 class Runner:
     """Brings companions about. What is missing for any of them is told before the first is touched."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, workers: int = WORKERS) -> None:
         self._settings = settings
+        self._workers = workers
         self._threads = threading.local()
         self.warnings: list[str] = []
 
@@ -154,7 +155,7 @@ class Runner:
     def _each(self, work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
         if not items:
             return []
-        with ThreadPoolExecutor(min(WORKERS, len(items))) as pool:
+        with ThreadPoolExecutor(min(self._workers, len(items))) as pool:
             return list(pool.map(work, items))
 
     def _survey(self, things: Sequence[Companion[Any]]) -> list[_Case[Any]]:

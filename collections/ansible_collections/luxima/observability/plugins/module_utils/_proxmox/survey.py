@@ -9,7 +9,7 @@ from typing import Any
 
 from .client import Client
 from .errors import Absent, Conflict, Failed
-from .formats import parse_properties
+from .formats import VOLUME, parse_properties, storage_of
 from .model import API_KIND, Guest, Want
 
 #: Why the address of a VM stays unknown, however long one waits.
@@ -221,6 +221,18 @@ class Stock:
         if held and content not in held.split(","):
             return f"storage {storage!r} on node {node} does not hold content {content!r} (it holds {held})"
         return ""
+
+    def storage_type(self, node: str, storage: str) -> str:
+        """Empty when the storage is not there."""
+        self.storage_fault(node, storage, "")
+        return str(self._storages[node].get(storage, {}).get("type", ""))
+
+    def storages_of(self, guest: Guest) -> list[str]:
+        """Where the volumes of a guest lie."""
+        path = f"nodes/{guest.node}/{API_KIND[guest.kind]}/{guest.vmid}/config"
+        config = self._client.get(path, f"read {guest.name}")
+        found = {storage_of(str(raw)) for key, raw in config.items() if VOLUME.fullmatch(key)}
+        return sorted(found - {""})
 
     def shared(self, node: str, storage: str) -> bool:
         """Whether other nodes reach the same volumes; asked after :meth:`storage_fault`."""
