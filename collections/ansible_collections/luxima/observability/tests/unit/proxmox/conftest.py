@@ -336,7 +336,7 @@ def side_by_side(work: Callable[[T], str], items: Sequence[T], processes: int = 
 
 def _told(future: Future[str]) -> str:
     try:
-        return future.result(timeout=300)
+        return future.result(timeout=900)
     except Exception as error:
         return "FAULT " + "".join(traceback.format_exception(error))
 
