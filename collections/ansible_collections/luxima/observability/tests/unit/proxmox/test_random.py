@@ -57,12 +57,12 @@ CHANGES: dict[str, st.SearchStrategy[Any]] = {
     "cores": st.integers(1, 4),
     "memory_mb": st.sampled_from([256, 512, 1024]),
     "swap_mb": st.sampled_from([0, 128]),
-    "tags": st.lists(st.sampled_from(["dev", "Web", "a.b", "x-y"]), max_size=3),
+    "tags": st.just([]) | st.lists(st.sampled_from(["dev", "Web", "a.b", "x-y"]), max_size=3),
     "description": st.sampled_from(["notes", "two\nlines: ä %20 + #\n"]),
     "onboot": st.booleans(),
     "protection": st.booleans(),
     "startup": st.sampled_from(["order=1", "order=2,up=30"]),
-    "nameservers": st.lists(octet.map("9.9.9.{}".format), max_size=2),
+    "nameservers": st.just([]) | st.lists(octet.map("9.9.9.{}".format), max_size=2),
     "searchdomain": st.sampled_from(["example.org", "example.net"]),
     "rootfs": st.integers(4, 9).map(lambda size: {"storage": "local-lvm", "size_gb": size}),
     "networks": st.lists(
@@ -279,7 +279,7 @@ MACHINES = {"lxc": Containers, "vm": Machines}
 
 
 def play(kind: str) -> str:
-    examples, steps = (60, 20) if LONG else (5, 10)
+    examples, steps = (60, 20) if LONG else (6, 10)
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         MACHINES[kind],
         settings=settings(
