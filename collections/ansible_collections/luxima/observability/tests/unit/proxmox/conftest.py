@@ -341,8 +341,9 @@ def _told(future: Future[str]) -> str:
         return "FAULT " + "".join(traceback.format_exception(error))
 
 
-def outcome(result: dict[str, Any], name: str = "one") -> dict[str, Any]:
-    found: dict[str, Any] = result["guests"][name]
+def outcome(result: dict[str, Any], name: str = "") -> dict[str, Any]:
+    """What became of a guest; of the only one without a name."""
+    found: dict[str, Any] = result["guests"][name] if name else dict(*result["guests"].values())
     return found
 
 
