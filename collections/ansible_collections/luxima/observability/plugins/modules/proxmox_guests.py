@@ -48,7 +48,7 @@ options:
     choices: [never, if_needed]
     default: never
   guests:
-    description: The guests. Values that are left out are not managed.
+    description: The guests. Values that are left out, and empty texts, are not managed.
     type: list
     elements: dict
     required: true

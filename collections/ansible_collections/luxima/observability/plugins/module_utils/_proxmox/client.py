@@ -31,7 +31,7 @@ _LOCK = re.compile(
     r"is locked|can't lock file|can't acquire lock|cfs-lock|got (lock request )?timeout|lock request timeout",
     re.I,
 )
-_POWER = re.compile(r"already running|not running", re.I)
+_POWER = re.compile(r"already running|not running|already at specified size", re.I)
 _ABSENT = re.compile(
     r"does not exist|no such (vm|ct|container|task|volume|storage|pool|job)|unable to find configuration file",
     re.I,

@@ -13,13 +13,13 @@ from typing import Any, TypeVar
 from .allocate import Ids, spread
 from .client import Client, Settings
 from .connection import settings
-from .errors import Absent, Failed
+from .errors import Failed, ProxmoxError
 from .formats import NAME, VOLUME, storage_of
 from .model import NOUN, Guest, Plan, Want
 from .options import BESIDE, TABLES, faults
 from .plan import plan
 from .survey import NO_AGENT, Cluster, Stock, addresses, live_status, read
-from .writer import DEADLINES, Outcome, Writer
+from .writer import DEADLINES, Outcome, Writer, locked
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -174,7 +174,7 @@ class Engine:
         def status(place: tuple[str, str]) -> Mapping[int, Mapping[str, Any]] | str:
             try:
                 return live_status(writer.client, *place)
-            except (Failed, Absent) as failed:
+            except ProxmoxError as failed:
                 return str(failed)
 
         live = dict(zip(places, self._parallel(status, places))) if places else {}
@@ -188,12 +188,26 @@ class Engine:
                 case.error = rows
                 return
             try:
-                case.have = read(writer.client, case.have, rows.get(case.have.vmid))
-            except Failed as failed:
+                case.have = self._made(
+                    writer, case.want, read(writer.client, case.have, rows.get(case.have.vmid))
+                )
+            except ProxmoxError as failed:
                 case.error = str(failed)
             case.seconds = time.monotonic() - began
 
         self._parallel(fill, cases)
+
+    @staticmethod
+    def _made(writer: Writer, want: Want, found: Guest | None) -> Guest | None:
+        """The guest, when whoever makes it has ended: until then its configuration says little."""
+        end, pause = time.monotonic() + writer.deadline("lock"), 0.1
+        while found is not None and found.lock in ("create", "clone"):
+            if time.monotonic() > end:
+                raise locked(want, found, writer.deadline("lock"))
+            time.sleep(pause)
+            pause = min(pause * 1.5, 2.0)
+            found = read(writer.client, found)
+        return found
 
     def _place(self, cases: list[_Case], cluster: Cluster) -> None:
         """Choose nodes for new guests and check all they need. Failed lists every fault of every guest."""

@@ -60,6 +60,16 @@ DEADLINES: Mapping[str, int] = {
 }
 
 
+def locked(want: Want, found: Guest, seconds: float) -> Failed:
+    """The error for a guest that somebody else has worked on for too long."""
+    way_out = "let that operation end, or raise deadlines.lock"
+    if found.lock in ("create", "clone"):
+        way_out += "; if nothing works on it any more, destroy what is left of it on the hypervisor"
+    return Failed(
+        f"{want.label}: {found.vmid} on {found.node} is locked ({found.lock}) for more than {seconds:g} s: {way_out}"
+    )
+
+
 @dataclass
 class Outcome:
     """What became of one guest."""
@@ -232,10 +242,7 @@ class _Course:
                 self._at = self._beside(found)
                 return self._at
             if time.monotonic() > end:
-                raise Failed(
-                    f"{self._want.label}: {found.vmid} on {found.node} is locked ({found.lock}) for more than "
-                    f"{self._writer.deadline('lock'):g} s: let that operation end, or raise deadlines.lock"
-                )
+                raise locked(self._want, found, self._writer.deadline("lock"))
             time.sleep(pause)
             pause = min(pause * 1.5, 2.0)
 

@@ -13,9 +13,7 @@ import pytest
 
 import lab.testing
 
-from .conftest import Site, record
-from .test_machines import machine
-from .test_module import comparable, outcome
+from .conftest import Site, comparable, machine, outcome, record
 
 
 @pytest.fixture

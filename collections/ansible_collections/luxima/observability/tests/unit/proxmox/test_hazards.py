@@ -1,0 +1,274 @@
+# Copyright: luxima.observability contributors
+# GNU General Public License v3.0+ (see LICENSE)
+"""What several writers do to each other, for both kinds of guest. Faults of the hypervisor itself are in test_faults."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from lab.drivers.base import Guest
+
+from .conftest import KINDS, Site, guest, outcome
+
+kinds = pytest.mark.parametrize("kind", KINDS)
+TASK = {"lxc": "vzcreate", "vm": "qmclone"}
+CREATE = {"lxc": ("POST", r"/lxc$"), "vm": ("POST", r"/clone$")}
+
+
+def nic(number: int) -> dict[str, Any]:
+    return {"networks": [{"bridge": "vmbr0", "address": f"10.0.0.{number}/24"}]}
+
+
+def at(site: Site, record: dict[str, Any], path: str, action: Callable[[], object]) -> None:
+    """Do something right after the run's first question of this path was answered."""
+    before = len(site.server.requests)
+    site.ok(record, check=True)
+    asked = [entry.path for entry in site.server.requests[before:]]
+    number = next(number for number, asked_path in enumerate(asked, 1) if path in asked_path)
+    site.server.faults.after(number, action)
+
+
+# -- ids
+
+
+@kinds
+def test_id_that_somebody_takes_after_it_was_found_free(both: Site, kind: str) -> None:
+    theirs = Guest(100, "pve2", "lxc", {"hostname": "theirs", "memory": 512})
+    at(both, guest(kind), "nextid", lambda: both.server.cluster.add(theirs))
+    result = outcome(both.ok(guest(kind)))
+    assert result["vmid"] == 101
+    assert both.server.cluster.guests[100].config == {"hostname": "theirs", "memory": 512}
+    assert both.ok(guest(kind))["changed"] is False
+
+
+@kinds
+@pytest.mark.parametrize(
+    "text",
+    [
+        "unable to create VM 100 - VM 100 already exists on node 'pve2'",
+        "CT 100 already exists on node 'pve2'",
+        "unable to create VM 100: config file already exists",
+    ],
+)
+def test_id_that_only_the_server_knows_is_taken(both: Site, kind: str, text: str) -> None:
+    both.server.faults.fail(*CREATE[kind], 500, text)
+    assert outcome(both.ok(guest(kind)))["vmid"] == 101
+    assert both.names() == ["one"]
+
+
+@kinds
+def test_id_of_the_record_that_is_taken_is_not_replaced(both: Site, kind: str) -> None:
+    theirs = Guest(500, "pve2", "qemu", {"name": "theirs"})
+    at(both, guest(kind, vmid=500), "resources", lambda: both.server.cluster.add(theirs))
+    message = both.fails(guest(kind, vmid=500))
+    assert "already exists" in message
+    assert "correct vmid" in message
+    assert both.names() == ["theirs"]
+
+
+@kinds
+def test_two_runs_at_the_same_time(both: Site, kind: str) -> None:
+    groups = [
+        [guest(kind, f"{group}-{n}", **nic(n + 100 * offset)) for n in (1, 2, 3)]
+        for offset, group in enumerate("ab")
+    ]
+    both.server.faults.slow(0.1, [TASK[kind]])
+    processes = [both.process(*group) for group in groups]
+    for process in processes:
+        output, _none = process.communicate(timeout=60)
+        assert process.returncode == 0, output
+    assert both.names() == sorted(record["name"] for group in groups for record in group)
+    assert both.ok(*groups[0], *groups[1])["changed"] is False
+
+
+@kinds
+def test_id_is_free_again_when_the_destroyed_guest_is_really_gone(both: Site, kind: str) -> None:
+    both.ok(guest(kind, vmid=500))
+    both.server.faults.slow(0.5, ["vzdestroy", "qmdestroy"])
+    both.ok(guest(kind, vmid=500, state="absent"))
+    assert both.names() == []
+    assert outcome(both.ok(guest(kind, "two", vmid=500)), "two")["vmid"] == 500
+
+
+# -- names
+
+
+@kinds
+def test_two_guests_of_one_name_are_refused_and_told_apart_by_id(both: Site, kind: str) -> None:
+    first = outcome(both.ok(guest(kind)))["vmid"]
+    both.server.cluster.add(Guest(900, "pve2", {"lxc": "lxc", "vm": "qemu"}[kind], dict(both.config("one"))))
+    message = both.fails(guest(kind))
+    assert "2 guests have this name" in message
+    assert "900 on pve2" in message
+    assert "set vmid" in message
+    assert both.ok(guest(kind, vmid=first))["changed"] is False
+    assert "2 guests have this name" in both.fails(guest(kind, state="absent"))
+
+
+@kinds
+def test_guest_of_others_under_the_id_is_left_alone(both: Site, kind: str) -> None:
+    both.ok(guest(kind, "theirs", tags=["theirs"], vmid=500))
+    before = both.config("theirs")
+    for record in (guest(kind, vmid=500), guest(kind, vmid=500, state="absent")):
+        message = both.fails(record)
+        assert "vmid 500 belongs to 'theirs'" in message
+        assert "left alone" in message
+    assert both.config("theirs") == before
+
+
+@kinds
+def test_name_that_the_other_kind_has_is_not_taken_over(both: Site, kind: str) -> None:
+    other = {"lxc": "vm", "vm": "lxc"}[kind]
+    both.ok(guest(other))
+    before = both.config("one")
+    assert f"the record says {kind}" in both.fails(guest(kind))
+    assert f"the record says {kind}" in both.fails(guest(kind, state="absent"))
+    assert both.config("one") == before
+
+
+# -- writers of one configuration
+
+
+@kinds
+def test_edit_between_reading_and_writing_survives(both: Site, kind: str) -> None:
+    both.ok(guest(kind))
+    wanted = guest(kind, tags=["ours"])
+    at(both, wanted, "/pending", lambda: both.edit("one", description="theirs", onboot=0))
+    assert outcome(both.ok(wanted))["actions"] == ["configured"]
+    config = both.config("one")
+    assert config["tags"] == "ours"
+    assert config["description"] == "theirs\n" or kind == "lxc"
+    assert config["onboot"] == 1
+    assert any(entry.status == 500 for entry in both.server.requests), "the first attempt was refused"
+    assert both.ok(wanted)["changed"] is False
+
+
+@kinds
+def test_every_write_of_a_configuration_carries_the_digest(both: Site, kind: str) -> None:
+    both.ok(guest(kind))
+    both.ok(guest(kind, cores=1, tags=["a"]))
+    both.ok(guest(kind, state="stopped", description="b"))
+    written = [e.params for e in both.server.requests if e.method != "GET" and e.path.endswith("/config")]
+    assert len(written) >= 2
+    assert all(len(str(params.get("digest"))) == 40 for params in written)
+
+
+@kinds
+@pytest.mark.parametrize("state", ["started", "stopped"])
+def test_power_that_somebody_changes_meanwhile(both: Site, kind: str, state: str) -> None:
+    both.ok(guest(kind, state={"started": "stopped", "stopped": "started"}[state]))
+    verb = {"started": "start", "stopped": "stop"}[state]
+    path = f"{both.place('one')}/status/{verb}"
+    at(both, guest(kind, state=state), "/pending", lambda: both.wait(both.api("POST", path)))
+    both.ok(guest(kind, state=state))
+    assert both.power("one") == {"started": "running", "stopped": "stopped"}[state]
+
+
+@kinds
+def test_disk_that_somebody_grows_meanwhile(both: Site, kind: str) -> None:
+    both.ok(guest(kind))
+    wanted = guest(kind, rootfs={"storage": "local-lvm", "size_gb": 12})
+    disk, place = {"lxc": "rootfs", "vm": "scsi0"}[kind], both.place("one")
+    at(both, wanted, "/pending", lambda: both.wait(both.api("PUT", f"{place}/resize", disk=disk, size="12G")))
+    both.ok(wanted)
+    assert "size=12G" in both.config("one")[disk]
+    assert both.ok(wanted)["changed"] is False
+
+
+@kinds
+def test_guest_that_somebody_destroys_meanwhile(both: Site, kind: str) -> None:
+    both.ok(guest(kind, state="stopped"))
+    gone = guest(kind, state="absent")
+    place = both.place("one")
+    at(both, gone, "/pending", lambda: both.wait(both.api("DELETE", place)))
+    both.ok(gone)
+    assert both.names() == []
+
+
+# -- locks
+
+
+@kinds
+@pytest.mark.parametrize(
+    "lock", ["backup", "clone", "create", "disk", "migrate", "rollback", "snapshot", "suspended"]
+)
+def test_lock_is_waited_for_and_never_skipped(both: Site, kind: str, lock: str) -> None:
+    both.ok(guest(kind))
+    vmid = both.server.guest("one").vmid
+    both.server.lock_guest(vmid, lock)
+    timer = threading.Timer(0.3, both.server.lock_guest, (vmid, ""))
+    timer.start()
+    assert outcome(both.ok(guest(kind, tags=["ours"])))["actions"] == ["configured"]
+    timer.join()
+    assert not any("skiplock" in entry.params for entry in both.server.requests)
+
+
+@kinds
+def test_locked_guest_that_needs_nothing_is_no_reason_to_wait(both: Site, kind: str) -> None:
+    both.ok(guest(kind))
+    both.server.lock_guest(both.server.guest("one").vmid, "backup")
+    assert both.ok(guest(kind), deadlines={"lock": 1})["changed"] is False
+
+
+@kinds
+def test_stub_that_a_dead_task_left_is_named_and_neither_adopted_nor_removed(both: Site, kind: str) -> None:
+    name, lock, folder = {"lxc": ("hostname", "create", "lxc"), "vm": ("name", "clone", "qemu")}[kind]
+    stub = {name: "one", "lock": lock}
+    both.server.cluster.add(Guest(100, "pve1", folder, dict(stub)))
+    for record in (guest(kind), guest(kind, state="absent")):
+        message = both.fails(record, deadlines={"lock": 1})
+        assert f"locked ({lock})" in message
+        assert "100" in message
+        assert both.config("one") == stub
+
+
+# -- limits
+
+
+@pytest.mark.parametrize(("kind", "limit"), [("lxc", 4), ("vm", 2)])
+def test_work_on_one_storage_or_template_is_limited(both: Site, kind: str, limit: int) -> None:
+    both.server.faults.slow(0.15, [TASK[kind]])
+    most, done = [0], threading.Event()
+
+    def watch() -> None:
+        while not done.is_set():
+            tasks = both.server.cluster.tasks.all()
+            most[0] = max(most[0], sum(t.fields["type"] == TASK[kind] and not t.done.is_set() for t in tasks))
+            time.sleep(0.01)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    both.ok(*[guest(kind, f"g-{n}", node="pve1", **nic(n)) for n in range(1, 8)], workers=8)
+    done.set()
+    watcher.join()
+    assert most[0] == limit
+
+
+def test_nothing_is_asked_of_a_clone_before_its_task_has_ended(both: Site) -> None:
+    both.server.faults.slow(0.3, ["qmclone"])
+    both.ok(guest("vm"))
+    paths = [(entry.method, entry.path) for entry in both.server.requests]
+    cloned = next(number for number, (_verb, path) in enumerate(paths) if path.endswith("/clone"))
+    touched = next(number for number, (_verb, path) in enumerate(paths) if "/qemu/100/" in path)
+    polls = [
+        number for number, (_verb, path) in enumerate(paths) if "qmclone" in path and path.endswith("/status")
+    ]
+    assert cloned < max(polls) < touched
+    assert all(entry.status == 200 for entry in both.server.requests)
+
+
+@kinds
+def test_storage_that_stays_busy_leaves_nothing(both: Site, kind: str) -> None:
+    both.server.faults.storage_lock = 99
+    message = both.fails(guest(kind), deadlines={"lock": 1})
+    assert "cfs-lock 'storage-local-lvm'" in message
+    assert "deadlines.lock" in message
+    assert both.names() == []
+    both.server.faults.reset()
+    both.ok(guest(kind))
+    assert both.names() == ["one"]
