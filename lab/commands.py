@@ -365,6 +365,8 @@ def up(vms: bool = False) -> int:
                 notes.append(f"installed {' '.join(installed)}")
             if host.allow_idmap(templates.IDMAP_START, templates.IDMAP_SIZE):
                 notes.append(f"root may map {templates.IDMAP_START} and up: /etc/subuid, /etc/subgid")
+            if host.allow_inotify():
+                notes.append(f"fs.inotify.max_user_instances = {host.INOTIFY_INSTANCES}")
         with phases.phase("clean") as notes:
             removed = clean(instance, everything=False)
             if removed:

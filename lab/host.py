@@ -17,6 +17,7 @@ from pathlib import Path
 
 from lab.errors import LabError
 
+INOTIFY_INSTANCES = 1024
 _ENVIRONMENT = {
     **os.environ,
     "LC_ALL": "C",
@@ -148,6 +149,18 @@ def routed(subnet: str) -> bool:
 
 
 # -- user namespaces
+
+
+def allow_inotify() -> bool:
+    """Let many guests watch files: mapped users share one limit. Whether it had to be raised.
+
+    The number is that of Debian's LXC, which a machine whose init applies no sysctl.d never gets.
+    """
+    limit = Path("/proc/sys/fs/inotify/max_user_instances")
+    if int(limit.read_text(encoding="ascii")) >= INOTIFY_INSTANCES:
+        return False
+    limit.write_text(f"{INOTIFY_INSTANCES}\n", encoding="ascii")
+    return True
 
 
 def allow_idmap(start: int, size: int) -> bool:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.platform import LAB, RECORDS, ROOT, Platform
 
-SITE = Platform(LAB)
+SITE = Platform(LAB / "00-platform.yml", LAB / "10-instance", LAB / "hosts.yml")
 ENGINES = (
     "luxima.observability.component",
     "luxima.observability.proxmox_guests",

@@ -175,3 +175,13 @@ def test_guest_on_dhcp_is_reached_at_the_address_the_hypervisor_tells(
     assert again.returncode == 0, again.stdout
     assert f"192.0.2.{vmid % 250 + 1}" in again.stdout
     assert site.config("lease-1")["memory"] == 1024
+
+
+def test_guest_waited_for_at_use_is_waited_for_by_the_first_component(play: Any) -> None:
+    play.more("", "node_exporter: {hosts: {web-1: {}}}\n")
+    later = ("-e", '{"guest_ready_at": "use", "guest_ready_deadline": 1}')
+    made = play("provision", *later)
+    assert made.returncode == 0, made.stdout
+    used = play("deploy", "--tags", "node_exporter", "--skip-tags", "artifacts", *later)
+    assert used.returncode != 0
+    assert "127.0.0.1 cannot be managed after 1 s" in used.stdout
