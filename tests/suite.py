@@ -116,7 +116,8 @@ STEPS = (
     Step("scenario-guests", (molecule("guests"),), 180),
     Step("scenario-day2", (molecule("day2"),), 180, long=True),
     Step("scenario-faults", (molecule("faults"),), 180, long=True),
-    Step("scenario-faults-all", (("env", "FAULTS=all", *molecule("faults")),), 900, long=True),
+    Step("scenario-component", (molecule("component"),), 420, long=True),
+    Step("scenario-faults-all", (("env", "FAULTS=all", *molecule("faults")),), 2700, long=True),
 )
 
 

@@ -6,6 +6,7 @@ import base64
 import contextlib
 import itertools
 import json
+import re
 import shutil
 import time
 import urllib.error
@@ -21,6 +22,8 @@ from tests.platform import LAB, ROOT, Platform, Run, get, until
 RECORDS = ROOT / "reports" / "runs" / "day2"
 HOME = Path(__file__).parent / "inventory"
 SERVERS = ["minio", "loki", "tempo", "prometheus", "alertmanager", "grafana", "node_exporter", "promtail"]
+# The module of another version of the node exporter.
+OTHER = Path(__file__).parent / "node_exporter"
 AGENTS = ["node_exporter", "promtail"]
 DEPLOY = "playbooks/deploy.yml"
 Effects = dict[tuple[str, str], str]
@@ -143,6 +146,18 @@ def test_wednesday_a_threshold(team: Team) -> None:
     assert "0.125" in json.dumps(get(f"{team.prometheus}/api/v1/rules"))
 
 
+def test_wednesday_a_rule_comes_and_goes(team: Team) -> None:
+    rule = {"alert": "ShopIsClosed", "expr": "vector(0) > 1", "labels": {"severity": "warning"}}
+    team.edit(prometheus_rule_groups=[{"name": "shop", "rules": [rule]}])
+    team.change({("obs", "prometheus"): "reloaded"})
+    assert "ShopIsClosed" in json.dumps(get(f"{team.prometheus}/api/v1/rules"))
+    team.edit(prometheus_rule_groups=None)
+    team.change({("obs", "prometheus"): "reloaded"}, predict=True)
+    # Gone from the server, and from the disk, where a restart would find it again.
+    assert "ShopIsClosed" not in json.dumps(get(f"{team.prometheus}/api/v1/rules"))
+    assert team.site.on(team.obs, "grep -rl ShopIsClosed /etc/prometheus/; true") == ""
+
+
 def test_wednesday_a_dashboard(team: Team) -> None:
     for title in ("Orders", "Orders and payments"):
         board = {"uid": "day2", "title": title, "panels": [], "schemaVersion": 36}
@@ -192,6 +207,40 @@ def test_thursday_a_server_is_changed_and_rolled_back(team: Team) -> None:
     team.change({})
 
 
+def other_version(folder: Path) -> Path:
+    """The project's lock with the node exporter's version before; built once, then in the store like any other."""
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(ROOT / "components", folder)
+    shutil.copytree(OTHER, folder / "build" / "node_exporter", dirs_exist_ok=True)
+    lock = yaml.safe_load((folder / "lock.yml").read_text())
+    version = re.search(r"node_exporter v(\S+)", (OTHER / "go.mod").read_text())
+    assert version
+    build = lock["builds"]["node_exporter"]
+    build |= {"version": version[1], "module_version": f"v{version[1]}"}
+    build["variables"] = dict.fromkeys(build["variables"], version[1])
+    lock["releases"]["node_exporter"] |= {"version": version[1]}
+    (folder / "lock.yml").write_text(yaml.safe_dump(lock))
+    return folder / "lock.yml"
+
+
+def versions(team: Team) -> dict[str, str]:
+    found = get(f"{team.prometheus}/api/v1/query", query="node_exporter_build_info")["data"]["result"]
+    return {row["metric"]["host"]: row["metric"]["version"] for row in found}
+
+
+def test_friday_a_version_down_and_up(team: Team) -> None:
+    both = {("obs", "node_exporter"): "restarted", ("agent1", "node_exporter"): "restarted"}
+    (newer,) = set(versions(team).values())
+    team.edit(platform_lock_file=str(other_version(RECORDS / "components")))
+    team.run(DEPLOY, "--tags", "artifacts")
+    team.change(both, predict=True)
+    assert until(lambda: newer not in versions(team).values())
+    assert set(versions(team)) == {"obs", "agent1"}
+    team.edit(platform_lock_file=None)
+    team.change(both, predict=True)
+    assert until(lambda: set(versions(team).values()) == {newer})
+
+
 def test_friday_a_host_comes(team: Team) -> None:
     hosts = team.hosts()
     hosts["guests"]["hosts"]["agent2"] = {
@@ -237,23 +286,28 @@ def test_no_line_was_lost(team: Team) -> None:
 
 
 def test_no_sample_was_missed(team: Team) -> None:
-    """Two seconds apart, through all reloads; what was restarted may have been down for one scrape."""
+    """Two seconds apart, through all reloads; what was restarted may have been down for one scrape each time."""
     series = team.samples('up{host=~"obs|agent1",job!="shop"}')
     assert len(series) >= len(SERVERS) + len(AGENTS)
     gaps = {
-        f"{labels['job']} on {labels['host']}": max(
+        (labels["job"], labels["host"]): max(
             later[0] - sooner[0] for sooner, later in itertools.pairwise(values)
         )
         for labels, values in series
     }
-    (RECORDS / "gaps.json").write_text(json.dumps(gaps, indent=1))
-    assert {name: gap for name, gap in gaps.items() if gap > 3.5} == {}
+    (RECORDS / "gaps.json").write_text(json.dumps({" on ".join(key): gap for key, gap in gaps.items()}))
+    assert {key: gap for key, gap in gaps.items() if gap > 3.5 and key[0] not in AGENTS} == {}
+    # The targets of these jobs changed with the host that came and went: Prometheus ends the loop of each of their targets
+    # and begins a new one, and on a busy machine (1 of 450 measured) the two pass by one tick. Never by more.
+    assert {key: gap for key, gap in gaps.items() if gap > 4.5} == {}
     down = {
-        f"{labels['job']} on {labels['host']}": sum(value == "0" for _at, value in values)
+        (labels["job"], labels["host"]): sum(value == "0" for _at, value in values)
         for labels, values in series
     }
-    # Loki was restarted twice on purpose.
-    assert {name for name, count in down.items() if count} <= {"loki on obs"}
+    # Restarted on purpose, twice each.
+    restarted = {("loki", "obs"), ("node_exporter", "obs"), ("node_exporter", "agent1")}
+    assert {key for key, count in down.items() if count} <= restarted
+    assert all(count <= 2 for key, count in down.items() if key[0] == "node_exporter")
 
 
 def test_saturday_a_component_leaves_a_host(team: Team) -> None:
