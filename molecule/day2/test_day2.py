@@ -87,7 +87,8 @@ class Team:
             limit="5000",
         )
         texts = [line for stream in answer["data"]["result"] for _time, line in stream["values"]]
-        return sorted(int(text.partition("day2-line ")[2].split()[0].strip('"}')) for text in texts)
+        # Loki writes down what it is asked, so the words alone are found there too.
+        return sorted(int(number) for text in texts for number in re.findall(r"day2-line (\d+)", text))
 
     def samples(self, selector: str) -> list[tuple[dict[str, str], list[tuple[float, str]]]]:
         """Raw samples since the tests began."""
@@ -224,7 +225,9 @@ def other_version(folder: Path) -> Path:
 
 
 def versions(team: Team) -> dict[str, str]:
-    found = get(f"{team.prometheus}/api/v1/query", query="node_exporter_build_info")["data"]["result"]
+    found = get(f"{team.prometheus}/api/v1/query", query='node_exporter_build_info{job="node_exporter"}')[
+        "data"
+    ]["result"]
     return {row["metric"]["host"]: row["metric"]["version"] for row in found}
 
 
@@ -252,7 +255,8 @@ def test_friday_a_host_comes(team: Team) -> None:
         hosts[group]["hosts"]["agent2"] = None
     team.write_hosts(hosts)
     words = ("playbooks/validate.yml", "playbooks/provision.yml", DEPLOY)
-    expected = {("agent2", name): "created" for name in AGENTS} | {("obs", "prometheus"): "reloaded"}
+    # Prometheus watches the files of its targets.
+    expected = {("agent2", name): "created" for name in AGENTS} | {("obs", "prometheus"): "staged"}
     team.change(expected, *words)
     address = team.site.address(22)
     assert until(lambda: targets(team, "node_exporter").count(f"http://{address}:9100/metrics") == 1)
@@ -268,7 +272,7 @@ def test_friday_a_host_goes(team: Team) -> None:
         del hosts[group]["hosts"]["agent2"]
     team.write_hosts(hosts)
     words = ("playbooks/validate.yml", "playbooks/provision.yml", DEPLOY)
-    done = team.change({("obs", "prometheus"): "reloaded"}, *words)
+    done = team.change({("obs", "prometheus"): "staged"}, *words)
     assert next(row["task"] for row in done.rows if row["changed"]).endswith("Guests")
     del hosts["guests"]["hosts"]["agent2"]
     team.write_hosts(hosts)
@@ -286,7 +290,7 @@ def test_no_line_was_lost(team: Team) -> None:
 
 
 def test_no_sample_was_missed(team: Team) -> None:
-    """Two seconds apart, through all reloads; what was restarted may have been down for one scrape each time."""
+    """Two seconds apart, through all of it; what was restarted may have been down for one scrape each time."""
     series = team.samples('up{host=~"obs|agent1",job!="shop"}')
     assert len(series) >= len(SERVERS) + len(AGENTS)
     gaps = {
@@ -296,10 +300,7 @@ def test_no_sample_was_missed(team: Team) -> None:
         for labels, values in series
     }
     (RECORDS / "gaps.json").write_text(json.dumps({" on ".join(key): gap for key, gap in gaps.items()}))
-    assert {key: gap for key, gap in gaps.items() if gap > 3.5 and key[0] not in AGENTS} == {}
-    # The targets of these jobs changed with the host that came and went: Prometheus ends the loop of each of their targets
-    # and begins a new one, and on a busy machine (1 of 450 measured) the two pass by one tick. Never by more.
-    assert {key: gap for key, gap in gaps.items() if gap > 4.5} == {}
+    assert {key: gap for key, gap in gaps.items() if gap > 3.5} == {}
     down = {
         (labels["job"], labels["host"]): sum(value == "0" for _at, value in values)
         for labels, values in series
@@ -314,7 +315,7 @@ def test_saturday_a_component_leaves_a_host(team: Team) -> None:
     hosts = team.hosts()
     del hosts["node_exporter"]["hosts"]["agent1"]
     team.write_hosts(hosts)
-    team.change({("obs", "prometheus"): "reloaded"})
+    team.change({("obs", "prometheus"): "staged"})
     predicted = team.run("playbooks/remove.yml", "--check").actions()
     assert team.processes()["agent1", "node_exporter"] != "0"
     done = team.run("playbooks/remove.yml")
