@@ -114,8 +114,8 @@ STEPS = (
     Step("scenario-default", (molecule("default"),), 480),
     Step("scenario-staging", (molecule("staging"),), 300),
     Step("scenario-guests", (molecule("guests"),), 180),
-    Step("scenario-day2", (molecule("day2"),), 180, long=True),
-    Step("scenario-faults", (molecule("faults"),), 180, long=True),
+    Step("scenario-day2", (molecule("day2"),), 240),
+    Step("scenario-faults", (molecule("faults"),), 180),
     Step("scenario-component", (molecule("component"),), 420, long=True),
     Step("scenario-faults-all", (("env", "FAULTS=all", *molecule("faults")),), 2700, long=True),
 )
