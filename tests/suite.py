@@ -115,11 +115,12 @@ STEPS = (
     Step("scenario-staging", (molecule("staging"),), 300),
     Step("scenario-guests", (molecule("guests"),), 180),
     Step("scenario-production_cut", (molecule("production_cut"),), 240),
+    Step("scenario-day2", (molecule("day2"),), 240),
+    Step("scenario-faults", (molecule("faults"),), 180),
+    Step("scenario-component", (molecule("component"),), 420, long=True),
     Step("scenario-guests_long", (molecule("guests_long"),), 420, long=True),
     Step("scenario-production", (molecule("production"),), 1200, long=True),
-    Step("scenario-day2", (molecule("day2"),), 180, long=True),
-    Step("scenario-faults", (molecule("faults"),), 180, long=True),
-    Step("scenario-faults-all", (("env", "FAULTS=all", *molecule("faults")),), 900, long=True),
+    Step("scenario-faults-all", (("env", "FAULTS=all", *molecule("faults")),), 2700, long=True),
 )
 
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE)
 """Runs on the guest: waits for a step of the engine's work on a component, then does harm, once.
 
-harm.py COMPONENT STEP HARM. Leaves /run/harm-done when it was done.
+harm.py COMPONENT STEP HARM. Leaves /var/tmp/harm-done when it was done; exits with 3 when it came too late.
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
 
 name, step, harm = sys.argv[1:]
 BASE = Path("/opt/luxima") / name
+DONE = Path("/var/tmp/harm-done")
+FULL = Path("/var/tmp/harm-full")
 # Unified, or beside the controllers of the older kind.
 CGROUPS = [
     Path("/sys/fs/cgroup") / kind / "system.slice" / f"{name}.service" / "cgroup.procs"
@@ -43,14 +46,22 @@ def sessions() -> set[int]:
     return found
 
 
-def reached(before: set[int]) -> bool:
+def staged() -> list[Path]:
+    return [entry for entry in (BASE / "releases").iterdir() if entry.name.startswith(".stage-")]
+
+
+def reached(before: set[int], history: str) -> bool:
     if step == "staging":
-        return any(entry.name.startswith(".stage-") for entry in (BASE / "releases").iterdir())
+        return bool(staged())
+    if step == "validating":
+        return any((entry / "manifest.json").exists() for entry in staged())
     if step == "exchanging":
         return (BASE / "journal.json").exists()
     if step == "activating":
         return '"activating"' in text(BASE / "journal.json")
-    # A process that was not there before.
+    if step == "committing":
+        return text(BASE / "history.json") not in ("", history)
+    # Proving: a process that was not there before.
     return bool(processes() - before)
 
 
@@ -60,14 +71,28 @@ def send(pids: set[int], number: signal.Signals) -> None:
             os.kill(pid, number)
 
 
-old = processes()
+def fill_the_disk() -> None:
+    """To the last block; it stays so until FULL is removed."""
+    size = 1 << 30
+    with FULL.open("wb") as stream:
+        while size >= 4096:
+            try:
+                os.posix_fallocate(stream.fileno(), stream.seek(0, os.SEEK_END), size)
+            except OSError:
+                size //= 2
+
+
+old, served = processes(), text(BASE / "history.json")
 end = time.monotonic() + 60
-while not reached(old):
+while not reached(old, served):
     if time.monotonic() > end:
         sys.exit(f"{name} never came to {step}")
-    time.sleep(0.0005)
+    time.sleep(0.0002)
 if harm == "kill the module":
-    send({int(text(BASE / "lock").split()[1])}, signal.SIGKILL)
+    try:
+        os.kill(int(text(BASE / "lock").split()[1]), signal.SIGKILL)
+    except ProcessLookupError:
+        sys.exit(3)
 elif harm == "cut the connection":
     send(sessions(), signal.SIGKILL)
 elif harm == "freeze the server":
@@ -77,4 +102,15 @@ elif harm == "freeze the server":
 elif harm == "crash the server after 3 s":
     time.sleep(3)
     send(processes() - old, signal.SIGSEGV)
-Path("/run/harm-done").write_text(harm)
+elif harm == "fill the disk":
+    fill_the_disk()
+elif harm == "reboot":
+    DONE.write_text(harm)
+    os.sync()
+    # At once: nothing is stopped, nobody is asked.
+    subprocess.run(["systemctl", "reboot", "--force", "--force"], check=True)
+elif harm.startswith("set the clock "):
+    seconds = int(harm.rpartition(" ")[2])
+    time.clock_settime(time.CLOCK_REALTIME, time.time() + seconds)
+if not DONE.exists():
+    DONE.write_text(harm)

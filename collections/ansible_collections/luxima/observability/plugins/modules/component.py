@@ -272,11 +272,11 @@ def main() -> None:
     except transaction.Missing as missing:
         module.exit_json(changed=False, missing=missing.digests)
     except transaction.Refused as refused:
-        module.fail_json(msg=f"{refused}\nNothing was activated.", step=step, **work.result)
+        module.fail_json(msg=f"{refused}\n{work.untouched()}", step=step, **work.result)
     except transaction.Unproven as unproven:
         module.fail_json(msg=str(unproven), step="activation", **work.result)
     except (HostError, OSError) as error:
-        module.fail_json(msg=f"{error}\nNothing was activated.", step="preparation", **work.result)
+        module.fail_json(msg=f"{error}\n{work.untouched()}", step="preparation", **work.result)
     after = state.read_state()
     module.exit_json(**work.result, state=after)
 

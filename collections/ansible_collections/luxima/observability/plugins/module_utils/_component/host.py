@@ -351,17 +351,29 @@ class Host:
         return names
 
     def install_wheels(self, folder: Path, artifact: str, release: Path) -> None:
-        """A virtual environment in the release, from locked wheels, whose scripts name its final place."""
+        """A virtual environment in the release, from locked wheels, whose scripts name its final place.
+
+        A wheelhouse that holds pip needs nothing of the host but Python; else the host's python3-venv is needed.
+        """
         venv = release / "share" / artifact / "venv"
-        self.run(["python3", "-m", "venv", str(venv)], timeout=300)
         requirements = next(iter(sorted(folder.rglob("requirements.txt"))), None)
         if requirements is None:
             raise HostError(f"{artifact}: the wheelhouse has no requirements.txt")
+        pip = next(iter(sorted(requirements.parent.glob("pip-*.whl"))), None)
+        code, words = self.attempt(
+            ["python3", "-m", "venv", *(["--without-pip"] if pip else []), str(venv)], timeout=300
+        )
+        if code:
+            raise HostError(
+                f"{artifact}: no virtual environment ({words.splitlines()[0] if words else code}); "
+                "lock pip itself in the requirements, or install python3-venv on the host"
+            )
         command = [
             str(venv / "bin/python"),
-            "-m",
-            "pip",
+            *([f"{pip}/pip"] if pip else ["-m", "pip"]),
             "install",
+            "--disable-pip-version-check",
+            "--quiet",
             "--no-index",
             "--find-links",
             str(requirements.parent),

@@ -209,8 +209,6 @@ def drift(name: str, manifest: Json, salt: str) -> list[Json]:
                 found.append({"kind": "file", "path": path})
     known = read_json(f"{base}/stat.json") or {}
     for artifact, spec in manifest["artifacts"].items():
-        if spec["format"] == "debs":
-            continue
         place = artifact_path(f"{base}/current", artifact, spec["format"])
         now = stamp(place)
         if now is not None and known.get(artifact) == now:
@@ -266,7 +264,7 @@ def blobs(name: str) -> list[str]:
     for release in [f"{base}/current", *_releases(base)]:
         manifest = read_json(f"{release}/manifest.json") or {}
         for artifact, spec in manifest.get("artifacts", {}).items():
-            if spec["format"] == "debs" or Path(artifact_path(release, artifact, spec["format"])).exists():
+            if Path(artifact_path(release, artifact, spec["format"])).exists():
                 found.add(spec["sha256"])
     return sorted(found)
 

@@ -103,6 +103,7 @@ class Transaction:
                 self._own(staged, want)
             except BaseException:
                 self.host.remove(staged)
+                self._install_debs(self.host.current)
                 raise
         else:
             self._accounts(want, answer)
@@ -270,6 +271,7 @@ class Transaction:
         host.exchange(host.current, parked)
         old: Json = state.read_json(str(host.current / "manifest.json"))
         new: Json = state.read_json(str(parked / "manifest.json"))
+        self._install_debs(host.current)
         self._put_live(host.current, old, new)
         if self._put_unit(host.current) or host.shown().get("NeedDaemonReload") == "yes":
             host.systemctl("daemon-reload")
@@ -367,8 +369,10 @@ class Transaction:
                 place.symlink_to(source)
             elif kind == "file":
                 host._same_file(str(source), str(place))
-            elif kind != "debs":
+            else:
                 host.same_tree(source, place)
+                if kind == "debs":
+                    host.install_debs(place)
             self._program(folder, artifact, kind)
             return True
         sent = [self.bundle / (spec["sha256"] + suffix) for suffix in ("", ".gz")]
@@ -382,21 +386,28 @@ class Transaction:
         archive = folder / f".{artifact}.tar"
         try:
             host.unpack(arrived, archive, spec)
-            if kind == "tree":
-                host.extract(archive, place)
-                os.sync()
-            else:
+            if kind == "wheelhouse":
                 scratch = folder / f".{artifact}"
                 host.extract(archive, scratch)
-                if kind == "debs":
-                    host.install_debs(scratch)
-                else:
-                    host.install_wheels(scratch, artifact, folder)
+                host.install_wheels(scratch, artifact, folder)
                 host.remove(scratch)
+            else:
+                host.extract(archive, place)
+            os.sync()
+            if kind == "debs":
+                # Already here: the checkers of a package come with it. What fails later puts the old ones back.
+                host.install_debs(place)
         finally:
             archive.unlink(missing_ok=True)
         self._program(folder, artifact, kind)
         return True
+
+    def _install_debs(self, folder: Path) -> None:
+        """The packages of a release, those that are not installed in that version."""
+        manifest = state.read_json(str(folder / "manifest.json")) or {}
+        for artifact, spec in manifest.get("artifacts", {}).items():
+            if spec["format"] == "debs":
+                self.host.install_debs(Path(state.artifact_path(str(folder), artifact, "debs")))
 
     def _program(self, folder: Path, artifact: str, kind: str) -> None:
         """A tree or an environment with a program of its own name offers it like a single file."""
@@ -417,8 +428,6 @@ class Transaction:
             if manifest.get("artifacts", {}).get(artifact, {}).get("sha256") != spec["sha256"]:
                 continue
             place = state.artifact_path(str(folder), artifact, kind)
-            if kind == "debs":
-                return folder
             now = state.stamp(place)
             trusted = folder == self.host.current and stamps.get(artifact) == now
             if now is None or (kind != "file" and folder == self.host.current and not trusted):
@@ -452,7 +461,7 @@ class Transaction:
                 words = [_replace(word, places) for word in command]
                 code, output = host.attempt(words, cwd=folder / "etc", variables=self.request["environment"])
                 if code:
-                    shown = " ".join(command)
+                    shown = " ".join(command).replace("{bin}/", "").replace("{etc}", f"/etc/{self.name}")
                     told = output.replace(f"{folder}/etc", f"/etc/{self.name}").replace(str(folder), "")
                     raise Refused(
                         f"the new configuration was refused by `{shown}` (exit code {code}):\n{told}"
@@ -528,6 +537,7 @@ class Transaction:
             host.write_json(host.current / "manifest.json", {**want, "release": entry["old"]})
         try:
             if staged is not None:
+                self._install_debs(host.current)
                 self._put_live(host.current, want, old)
                 self._put_unit(host.current)
                 self._write_stamps(want)
@@ -638,7 +648,6 @@ class Transaction:
         stamps = {
             artifact: state.stamp(state.artifact_path(str(self.host.current), artifact, spec["format"]))
             for artifact, spec in manifest["artifacts"].items()
-            if spec["format"] != "debs"
         }
         self.host.write_json(self.host.base / "stat.json", stamps)
 
@@ -806,6 +815,11 @@ class Transaction:
         self._prune()
         self.result.update(actions=["reverted"], release="")
         return "it was the first release, so nothing serves; the service was stopped and its unit removed"
+
+    def untouched(self) -> str:
+        """What an operator reads when it failed before the activation."""
+        serving = self._release_in(self.host.current)
+        return "Nothing was activated" + (f"; release {serving} is in place as before." if serving else ".")
 
     def _story(self, reason: str, now: str, words: list[str]) -> str:
         told = "\n".join(words) if words else "(its journal is empty)"

@@ -5,20 +5,32 @@
 from __future__ import annotations
 
 import copy
+import ensurepip
+import hashlib
 import json
+import os
+import shutil
 import signal
 import subprocess
+import tarfile
 import time
+import zipfile
+from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.luxima.observability.plugins.module_utils._component import manifest as building
+from ansible_collections.luxima.observability.plugins.module_utils._component.record import parse as record_of
 
-from .conftest import ROOT, TOY, Site
+from .conftest import ROOT, TOY, Site, environment
 
-pytestmark = [pytest.mark.lab, pytest.mark.slow]
 Json = dict[str, Any]
 TOY_URL = "http://127.0.0.1:18999"
 SECRET = "correct-horse-battery"
+# Random histories: one number, one history. HISTORIES=9 walks nine others as well.
+SEEDS = range(int(os.environ.get("HISTORIES", "3")))
+STEPS = 25
 
 
 def toy(config: Json | None = None, **changes: Any) -> Json:
@@ -286,6 +298,18 @@ def test_harm_is_found_and_repaired(site: Site, harm: str, actions: list[str]) -
     assert served(site)["value"] == 1
 
 
+def test_what_somebody_edited_is_named_and_kept_for_a_while(clean: Site) -> None:
+    site = clean
+    deploy(site, toy())
+    site.on_host("echo '{\"value\": 9}' > /etc/toy/toy.json")
+    for option, mode in (("--check", " (check)"), ("-v", "")):
+        run = site.run(toy(), option)
+        assert run.result["edited"] == ["/etc/toy/toy.json"]
+        assert f"{site.host}: toy{mode}: reload: toy.json edited by hand" in run.output
+    assert served(site)["value"] == 1
+    assert "9" in site.on_host("cat /opt/luxima/toy/releases/*/etc/toy.json")
+
+
 def test_live_files_of_others_stay_and_ours_are_pruned(clean: Site) -> None:
     site = clean
     deploy(site, toy())
@@ -383,7 +407,9 @@ def test_a_second_run_at_the_same_time_is_refused(clean: Site) -> None:
     deploy(site, toy())
     slow = toy({"value": 2, "ready_after": 4}, environment={"TOY_PORT": "18999", "NEW": "1"})
     play = site.play("slow", [site.task(slow)])
-    with subprocess.Popen(site.command(play), cwd=ROOT, stdout=subprocess.PIPE, text=True) as first:
+    with subprocess.Popen(
+        site.command(play), cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True
+    ) as first:
         time.sleep(2.5)
         second = site.run(toy({"value": 3}))
         first.wait(60)
@@ -419,9 +445,7 @@ def test_no_change_costs_one_request_for_all(clean: Site) -> None:
     deploy(site, toy())
     deploy(site, alertmanager())
     play = site.play("two", [site.task(toy()), site.task(alertmanager())])
-    done = subprocess.run(
-        site.command(play, "-vvv"), cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
-    )
+    done = site.ansible(site.command(play, "-vvv"), check=True)
     assert done.stdout.count("SSH: EXEC") == 1, done.stdout
     assert "PUT" not in done.stdout, done.stdout
 
@@ -442,9 +466,7 @@ def test_bad_input_is_refused_before_anything_is_asked(site: Site) -> None:
 
 def test_async_is_refused(site: Site) -> None:
     play = site.play("async", [{**site.task(toy()), "async": 10, "poll": 0}])
-    done = subprocess.run(
-        site.command(play), cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
-    )
+    done = site.ansible(site.command(play))
     assert done.returncode != 0
     assert "async" in done.stdout + done.stderr
 
@@ -479,7 +501,11 @@ def test_a_connection_that_is_cut_leaves_a_host_that_converges(clean: Site) -> N
     slow = toy({"value": 2, "ready_after": 3}, environment={"TOY_PORT": "18999", "NEW": "1"})
     play = site.play("cut", [site.task(slow)])
     with subprocess.Popen(
-        site.command(play), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        site.command(play),
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     ) as run:
         time.sleep(2.5)
         run.send_signal(signal.SIGKILL)
@@ -488,3 +514,149 @@ def test_a_connection_that_is_cut_leaves_a_host_that_converges(clean: Site) -> N
     deploy(site, slow)
     assert served(site)["value"] == 2
     assert deploy(site, slow)["changed"] is False
+
+
+def wishes(folder: Path) -> None:
+    """What a random history wishes for, with all contents, as the controller would send it."""
+    programs = {"1": TOY.read_bytes(), "2": TOY.read_bytes() + b"# another version\n"}
+    bundle = folder / "bundle"
+    bundle.mkdir(parents=True)
+    found: Json = {}
+    everything: dict[str, bytes] = {}
+
+    def add(name: str, config: Json, version: str = "1", **changes: Any) -> None:
+        record = record_of({**toy({"value": len(found), **config}), **changes})
+        rendered = {
+            index: {"": building.dumped(spec.path, spec.content)} for index, spec in enumerate(record.files)
+        }
+        files = building.contents(record, rendered)
+        sha = hashlib.sha256(programs[version]).hexdigest()
+        (bundle / sha).write_bytes(programs[version])
+        program = {"sha256": sha, "size": len(programs[version]), "format": "file", "version": version}
+        everything.update((str(len(everything) + n), item.data) for n, item in enumerate(files.values()))
+        found[name] = {
+            "state": "present",
+            "manifest": building.manifest(record, files, {"toy": {**program, "tool": False}}, ""),
+            "validate": [list(command) for command in record.validate],
+            "environment": dict(record.environment),
+            "value": len(found),
+        }
+
+    quick = {"url": f"{TOY_URL}/ready", "timeout": 4, "settle": 0.2}
+    with_file = {
+        "files": [*toy()["files"], {"path": "drop/more.txt", "content": "more\n", "on_change": "none"}]
+    }
+    other = {"environment": {"TOY_PORT": "18999", "OTHER": "1"}}
+    add("plain", {}, ready=quick)
+    add("other value", {}, ready=quick)
+    add("slow", {"ready_after": 0.4}, ready=quick)
+    add("other environment", {}, ready=quick, **other)
+    add("other program", {}, "2", ready=quick)
+    add("bad: refused by its checker", {"broken": True}, ready=quick)
+    add("bad: refuses to reload", {"refuse_reload": True, "crash": True}, ready=quick)
+    add("bad: crashes", {"crash": True}, ready=quick, environment={"TOY_PORT": "18999", "OTHER": "2"})
+    files = with_file["files"]
+    files[0] = {**files[0], "content": {"value": len(found)}}
+    add("a file more", {}, ready=quick, files=files)
+    (folder / "wishes.json").write_text(json.dumps(found))
+    with tarfile.open(bundle / "objects.tar", "w") as tar:
+        for name, data in everything.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, BytesIO(data))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_any_history_converges(clean: Site, tmp_path: Path, seed: int) -> None:
+    wishes(tmp_path / "walk")
+    shutil.copytree(Path(str(building.__file__)).parent, tmp_path / "walk/_component")
+    shutil.copy(Path(__file__).with_name("walk.py"), tmp_path / "walk")
+    packed = subprocess.run(["tar", "cz", "walk"], cwd=tmp_path, capture_output=True, check=True).stdout
+    clean.put("/run/walk.tar.gz", packed)
+    done = clean.on_host(
+        f"rm -rf /run/walk; tar xzf /run/walk.tar.gz -C /run; python3 /run/walk/walk.py /run/walk {seed} {STEPS} 2>&1",
+        check=False,
+    )
+    assert done.splitlines()[-1].startswith(f"{STEPS - 1}: "), done
+
+
+def deb(site: Site, version: str, config: Json | None = None) -> Json:
+    """A record whose server comes as a Debian package of that version."""
+    root = site.folder / f"deb-{version}"
+    (root / "DEBIAN").mkdir(parents=True, exist_ok=True)
+    (root / "DEBIAN/control").write_text(
+        f"Package: toy-server\nVersion: {version}\nArchitecture: all\nMaintainer: nobody <nobody@example.invalid>\n"
+        "Description: a server that fails on demand\n"
+    )
+    program = root / "usr/bin/toy-server"
+    program.parent.mkdir(parents=True, exist_ok=True)
+    program.write_bytes(TOY.read_bytes() + f"# {version}\n".encode())
+    program.chmod(0o755)
+    package = site.folder / f"toy-server_{version}_all.deb"
+    subprocess.run(
+        ["dpkg-deb", "--root-owner-group", "--build", root, package], check=True, stdout=subprocess.DEVNULL
+    )
+    with tarfile.open(site.folder / "debs.tar", "w") as tar:
+        tar.add(package, package.name)
+    site.store("toy_server", site.folder / "debs.tar", version, "debs")
+    return toy(
+        config,
+        artifacts=["toy_server"],
+        unit={"exec_start": ["/usr/bin/toy-server", "/etc/toy/toy.json"]},
+        validate=[["/usr/bin/toy-server", "{etc}/toy.json", "--check"]],
+    )
+
+
+def test_a_server_from_debian_packages(clean: Site) -> None:
+    def installed() -> str:
+        return clean.on_host("dpkg-query --show --showformat='${Version}' toy-server")
+
+    first = deb(clean, "1.0")
+    assert "created" in deploy(clean, first)["actions"]
+    assert (installed(), served(clean)["value"]) == ("1.0", 1)
+    assert deploy(clean, first)["changed"] is False
+    second = deb(clean, "2.0", {"value": 2})
+    assert deploy(clean, second)["actions"] == ["staged", "validated", "restarted"]
+    assert (installed(), served(clean)["value"]) == ("2.0", 2)
+    for bad in ({"broken": True}, {"crash": True}):
+        assert clean.run(deb(clean, "3.0", bad)).code != 0
+        assert (installed(), served(clean)["value"]) == ("2.0", 2)
+    deb(clean, "2.0")
+    assert deploy(clean, second)["changed"] is False
+    assert deploy(clean, {"name": "toy", "state": "previous"})["actions"][0] == "rolled_back"
+    assert (installed(), served(clean)["value"]) == ("1.0", 1)
+
+
+def test_a_server_from_python_wheels(clean: Site) -> None:
+    wheels = clean.folder / "wheels"
+    wheels.mkdir()
+    info = "toy_wheel-1.0.dist-info"
+    with zipfile.ZipFile(wheels / "toy_wheel-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.write(TOY, "toy_wheel.py")
+        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: toy-wheel\nVersion: 1.0\n")
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{info}/entry_points.txt", "[console_scripts]\ntoy_wheel = toy_wheel:main\n")
+        wheel.writestr(f"{info}/RECORD", "")
+    for pip in (Path(ensurepip.__file__).parent / "_bundled").glob("pip-*.whl"):
+        shutil.copy(pip, wheels)
+    lock = [
+        f"{path.name.split('-')[0]}=={path.name.split('-')[1]} --hash=sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}\n"
+        for path in sorted(wheels.glob("*.whl"))
+    ]
+    assert len(lock) == 2
+    (wheels / "requirements.txt").write_text("".join(lock))
+    with tarfile.open(clean.folder / "wheels.tar", "w") as tar:
+        for path in sorted(wheels.iterdir()):
+            tar.add(path, path.name)
+    clean.store("toy_wheel", clean.folder / "wheels.tar", "1.0", "wheelhouse")
+    record = toy(
+        artifacts=["toy_wheel"],
+        unit={"exec_start": ["/usr/local/bin/toy_wheel", "/etc/toy/toy.json"]},
+        validate=[],
+    )
+    assert "created" in deploy(clean, record)["actions"]
+    assert served(clean)["value"] == 1
+    assert deploy(clean, record)["changed"] is False
+    record["files"][0]["content"]["value"] = 2
+    assert deploy(clean, record)["actions"] == ["staged", "validated", "reloaded"]
+    assert served(clean)["value"] == 2

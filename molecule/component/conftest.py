@@ -1,11 +1,6 @@
 # Copyright: luxima.observability contributors
 # GNU General Public License v3.0+ (see LICENSE)
-"""Real runs of ansible-playbook against a real host.
-
-LUXIMA_TEST_INVENTORY names an inventory, LUXIMA_TEST_HOST a host in it that may be changed freely (systemd, root, no
-component of the names used here). Without them these tests are deselected, which the summary says.
-The programs of Alertmanager are taken from LUXIMA_TEST_CACHE (by default the usual artifact store).
-"""
+"""Real runs of ansible-playbook with records of the tests' own, against the scenario's guest."""
 
 from __future__ import annotations
 
@@ -25,21 +20,13 @@ import pytest
 import yaml
 from ansible_collections.luxima.observability.plugins.module_utils._artifacts.store import Store
 
-ROOT = Path(__file__).resolve().parents[2]
-TOY = Path(__file__).with_name("toy.py")
+from tests.platform import LAB, ROOT, Platform
+
+HERE = Path(__file__).parent
+TOY = HERE / "toy.py"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "luxima-observability"
 PROGRAMS = ("alertmanager", "amtool")
 Json = dict[str, Any]
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    ours = [item for item in items if Path(__file__).parent in Path(item.path).parents]
-    if os.environ.get("LUXIMA_TEST_HOST") or not ours:
-        return
-    items[:] = [item for item in items if item not in ours]
-    config.hook.pytest_deselected(items=ours)
-    print(
-        f"\ntests/component: {len(ours)} tests deselected, for LUXIMA_TEST_HOST is not set", file=sys.stderr
-    )
 
 
 @dataclass
@@ -59,8 +46,12 @@ class Run:
 class Site:
     """A throw-away project and the host it deploys to."""
 
-    def __init__(self, folder: Path, host: str, inventory: str) -> None:
-        self.folder, self.host, self.inventory = folder, host, inventory
+    host = "toys"
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.platform = Platform(LAB / "00-platform.yml", LAB / "10-instance", HERE / "inventory/hosts.yml")
+        self.address = self.platform.address(31)
         self.variables: Json = {
             "platform_cache_dir": str(folder / "cache"),
             "platform_lock_file": str(folder / "lock.yml"),
@@ -69,8 +60,8 @@ class Site:
         (folder / "templates").mkdir()
         (folder / "files").mkdir()
 
-    def store(self, name: str, program: Path, version: str) -> None:
-        """Makes `program` the artifact of that name from now on."""
+    def store(self, name: str, content: Path, version: str, form: str = "file") -> None:
+        """Makes `content` the artifact of that name from now on."""
         self.versions[name] = version
         releases = {
             key: {"version": value, "url": "https://example.invalid/x"}
@@ -81,16 +72,14 @@ class Site:
             yaml.safe_dump({"artifacts": artifacts, "releases": releases, "builds": {}})
         )
         store = Store(str(self.folder / "cache"), str(self.folder / "lock.yml"))
-        for arch in ("amd64", "arm64"):
-            if store.lookup(name, arch) is None:
-                copy = store.scratch() / name
-                shutil.copy(program, copy)
-                store.put(name, arch, copy, format="file", version=version, tested=True, source="test")
+        if store.lookup(name, "amd64") is None:
+            copy = store.scratch() / name
+            shutil.copy(content, copy)
+            store.put(name, "amd64", copy, format=form, version=version, tested=True, source="test")
 
     def command(self, play: Path, *options: str, **variables: Any) -> list[str]:
         given = json.dumps({**self.variables, **variables})
-        program = Path(sys.executable).with_name("ansible-playbook")
-        return [str(program), "-i", self.inventory, str(play), "-e", given, *options]
+        return self.platform.command("ansible-playbook", str(play), "-e", given, *options)
 
     def play(self, name: str, tasks: list[Json], **keys: Any) -> Path:
         path = self.folder / f"{name}.yml"
@@ -118,28 +107,20 @@ class Site:
         }
         play = self.play("play", [{"block": [*(before or []), self.task(record)], "always": [keep]}])
         start = time.monotonic()
-        done = subprocess.run(
-            self.command(play, *options, **variables),
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
+        done = self.ansible(self.command(play, *options, **variables))
         result = json.loads(out.read_text()) if out.exists() else {}
         return Run(done.returncode, done.stdout + done.stderr, result, time.monotonic() - start)
+
+    def ansible(self, command: list[str], check: bool = False) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=check, env=environment()
+        )
 
     def clear(self) -> None:
         tasks = [
             self.task({"name": name, "state": "absent", "purge": True}) for name in ("toy", "alertmanager")
         ]
-        subprocess.run(
-            self.command(self.play("clear", tasks)),
-            cwd=ROOT,
-            stdout=subprocess.DEVNULL,
-            check=True,
-            timeout=120,
-        )
+        self.ansible(self.command(self.play("clear", tasks)), check=True)
 
     def start(self, script: str) -> None:
         """A shell script that goes on on the host by itself."""
@@ -148,46 +129,37 @@ class Site:
             f"echo {code} | base64 -d > /run/watcher.sh; systemd-run --collect --quiet sh /run/watcher.sh"
         )
 
+    def put(self, place: str, content: bytes) -> None:
+        """A file on the host."""
+        code = base64.b64encode(content).decode()
+        command = self.platform.at(self.address)
+        for start in range(0, len(code), 100_000):
+            redirect = ">" if not start else ">>"
+            done = command.run(f"echo {code[start : start + 100_000]} | base64 -d {redirect} {place}")
+            assert done.rc == 0, done.stderr
+
     def on_host(self, script: str, check: bool = True) -> str:
         """Output of a shell script that runs as root on the host."""
-        program = Path(sys.executable).with_name("ansible")
-        # Whatever callbacks print around it, the output lies between two marks.
-        script = f"echo BEGIN-OUTPUT; ( {script}\n); code=$?; echo END-OUTPUT; exit $code"
-        command = [
-            str(program),
-            "-i",
-            self.inventory,
-            self.host,
-            "-b",
-            "-m",
-            "ansible.builtin.raw",
-            "-a",
-            script,
-        ]
-        done = subprocess.run(
-            command,
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        if check:
-            assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout.partition("BEGIN-OUTPUT")[2].partition("END-OUTPUT")[0].replace("\r", "").strip()
+        return self.platform.on(self.address, script, check)
+
+
+def environment() -> dict[str, str]:
+    """The project's settings, without the colours that Molecule forces."""
+    return {
+        **os.environ,
+        "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+        "ANSIBLE_FORCE_COLOR": "false",
+        "ANSIBLE_NOCOLOR": "true",
+    }
 
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    folder = tmp_path_factory.mktemp("site")
-    made = Site(folder, os.environ["LUXIMA_TEST_HOST"], os.environ["LUXIMA_TEST_INVENTORY"])
-    cache = os.environ.get(
-        "LUXIMA_TEST_CACHE", os.environ.get("XDG_CACHE_HOME", "~/.cache") + "/luxima-observability"
-    )
-    source = Store(cache)
+    made = Site(tmp_path_factory.mktemp("site"))
+    source = Store(str(CACHE))
     for name in PROGRAMS:
         found = source.lookup(name, "amd64")
-        assert found is not None, f"{name} is not in {cache}: run the artifacts play first"
+        assert found is not None, f"{name} is not in {CACHE}: `python tests/suite.py artifacts` puts it there"
         made.store(name, Path(found.path), found.version)
     made.store("toy", TOY, "1")
     yield made
