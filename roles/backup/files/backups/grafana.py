@@ -21,11 +21,14 @@ READY = "/api/health"
 # Run as the user who owns the database: SQLite may make files beside it, which Grafana must be able to write.
 _ONLINE = """
 import sqlite3, sys
-source = sqlite3.connect("file:" + sys.argv[1] + "?mode=rw", uri=True, timeout=60)
-target = sqlite3.connect(sys.argv[2])
-source.backup(target, pages=2000, sleep=0.01)
-target.close()
-source.close()
+try:
+    source = sqlite3.connect("file:" + sys.argv[1] + "?mode=rw", uri=True, timeout=60)
+    target = sqlite3.connect(sys.argv[2])
+    source.backup(target, pages=2000, sleep=0.01)
+    target.close()
+    source.close()
+except sqlite3.Error as error:
+    sys.exit(sys.argv[1] + ": " + str(error))
 """
 
 

@@ -147,6 +147,7 @@ class Job:
         self._remember(series=self.state().get("series") or identity(began))
         known = self._known(copies)
         with (self._folder / "progress.jsonl").open("a") as journal:
+            journal.write("\n")  # a killed run may have left half a line
             for _round in range(ROUNDS):
                 with source.capture(self._folder) as entries:
                     version = source.version()
