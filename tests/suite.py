@@ -86,7 +86,7 @@ def molecule(scenario: str) -> Command:
 
 NEWEST = ("bash", "tests/newest.sh")
 STEPS = (
-    Step("packages", ((sys.executable, "-m", "lab.packages", "build", "containers", "machines"),), 60),
+    Step("packages", ((sys.executable, "-m", "lab.packages", "build", "containers", "machines", "tests"),), 60),
     Step(
         "lint",
         (
@@ -115,6 +115,7 @@ STEPS = (
     Step("render", (("pytest", "tests/render"),), 120),
     # Its servers wait for their own intervals.
     Step("retention", (("pytest", "tests/retention"),), 240, beside="newest"),
+    Step("backup", (("pytest", "tests/backup"),), 120),
     # The set-up first, alone: the others find it done.
     Step("newest-setup", (NEWEST,), 60),
     Step(
@@ -135,6 +136,7 @@ STEPS = (
     Step("scenario-production", (molecule("production"),), 1200, long=True),
     Step("scenario-day2", (molecule("day2"),), 180, long=True),
     Step("scenario-faults", (molecule("faults"),), 180, long=True),
+    Step("scenario-restore", (molecule("restore"),), 480, long=True),
     Step("scenario-faults-all", (("env", "FAULTS=all", *molecule("faults")),), 900, long=True),
 )
 

@@ -26,7 +26,7 @@ from ansible_collections.luxima.observability.plugins.module_utils._artifacts.st
 Json = dict[str, Any]
 PROGRAM = ROOT / "roles" / "backup" / "files"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "luxima-observability"
-POSTGRES = Path("/usr/lib/postgresql/15/bin")
+POSTGRES = max(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
 KEY, SECRET = "administrator", "a password: for this test"
 # Another one that guests may have: GUEST_PYTHON=python3.9
 PYTHON = os.environ.get("GUEST_PYTHON", "/usr/bin/python3")

@@ -32,7 +32,10 @@ class Objects:
     def version(self) -> str:
         if not self._program:
             return ""
-        words = command([self._program, "--version"]).splitlines()
+        try:
+            words = command([self._program, "--version"]).splitlines()
+        except BackupError:
+            return ""
         return words[0] if words else ""
 
     def _buckets(self) -> list[str]:
