@@ -2,9 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE)
 """A Proxmox VE in small on this machine.
 
-usage: python -m lab up [--vms] | down | status | inventory | fault [NAME [key=value ...]] [--off]
+usage: python -m lab up [--vms] [--templates] | down | status | inventory | fault [NAME [key=value ...]] [--off]
 
 --vms installs qemu and builds the disk of virtual machines now, and not when the first one is cloned.
+--templates builds the container templates that few need too: debian-12-postgresql.
 fault makes the hypervisor misbehave as real ones do, until it has happened or --off; without NAME it lists what is on.
 Faults: slow-clone, slow-task, task-warnings, storage-lock, file-lock, quota-full, drop-reply, no-reply, expired-ticket, lock-held.
 """
@@ -25,8 +26,8 @@ def main(words: list[str]) -> int:
     from lab.errors import LabError
 
     try:
-        if words in (["up"], ["up", "--vms"]):
-            return commands.up(vms="--vms" in words)
+        if words[:1] == ["up"] and set(words[1:]) <= {"--vms", "--templates"}:
+            return commands.up(vms="--vms" in words, rare="--templates" in words)
         if words == ["down"]:
             return commands.down()
         if words == ["status"]:

@@ -346,15 +346,21 @@ def _make_secrets(instance: Instance) -> None:
     host.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", instance.name, "-f", instance.ssh_key)
 
 
-def up(vms: bool = False) -> int:
-    """Start the lab. `vms`: with all that virtual machines need; else that is made when the first one is cloned."""
+def up(vms: bool = False, rare: bool = False) -> int:
+    """Start the lab. `vms`: with all that virtual machines need; else that is made when the first one is cloned.
+
+    `rare`: with the templates that few need.
+    """
     host.require_root()
     instance = load()
+    wanted = [template for template in templates.TEMPLATES if rare or not template.rare]
     phases = Phases()
     with host.locked(_lock_path(instance)):
         if healthy(instance):
             if vms:
                 images.ensure(say)
+            for template in wanted if rare else []:
+                templates.ensure(template, say)
             say(
                 f"{instance.name} is up already: https://127.0.0.1:{instance.port}, guests in {instance.subnet}.0/24"
             )
@@ -372,7 +378,7 @@ def up(vms: bool = False) -> int:
             if removed:
                 notes.append(f"a killed run had left {len(removed)} things")
         with phases.phase("templates") as notes, ThreadPoolExecutor(2) as pool:
-            work = [functools.partial(templates.ensure, template, say) for template in templates.TEMPLATES]
+            work = [functools.partial(templates.ensure, template, say) for template in wanted]
             work += [functools.partial(images.ensure, say)] if vms else []
             built = [future.result() for future in [pool.submit(call) for call in work]]
             notes.append(f"{sum(built)} built, {len(built) - sum(built)} cached")

@@ -42,6 +42,8 @@ PACKAGES = {
         "xorriso": "/usr/bin/xorriso",
         "mmdebstrap": "/usr/bin/mmdebstrap",
     },
+    # A database that tests copy and restore.
+    "tests": {"postgresql": "/usr/bin/pg_lsclusters"},
 }
 
 

@@ -118,6 +118,8 @@ class Template:
 
     file: str
     packages: tuple[str, ...] = ()
+    # Built only when asked for: few need it.
+    rare: bool = False
 
     @property
     def key(self) -> str:
@@ -152,6 +154,7 @@ class Template:
 TEMPLATES = (
     Template("debian-12-standard_12.12-1_amd64.tar.zst"),
     Template("debian-12-docker_12-1_amd64.tar.zst", ("docker.io", "iptables", "apparmor")),
+    Template("debian-12-postgresql_15-1_amd64.tar.zst", ("postgresql",), rare=True),
 )
 
 

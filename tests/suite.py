@@ -27,8 +27,24 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 LOGS = ROOT / "reports" / "logs"
 COLLECTION = "collections/ansible_collections/luxima/observability"
-PYTHON_PATHS = [f"{COLLECTION}/plugins", f"{COLLECTION}/tests", "lab", "tests", "molecule", "docs", "bench"]
-TYPED_PATHS = [f"{COLLECTION}/plugins", "lab", "tests/suite.py", "docs/variables.py", "bench"]
+PYTHON_PATHS = [
+    f"{COLLECTION}/plugins",
+    f"{COLLECTION}/tests",
+    "lab",
+    "tests",
+    "molecule",
+    "docs",
+    "bench",
+    "roles/backup/files",
+]
+TYPED_PATHS = [
+    f"{COLLECTION}/plugins",
+    "lab",
+    "tests/suite.py",
+    "docs/variables.py",
+    "bench",
+    "roles/backup/files",
+]
 Command = tuple[str, ...]
 # Lines that say why: of pytest, Ansible, mypy and the like, ansible-lint, Python, shells.
 REASON = re.compile(
@@ -70,7 +86,7 @@ def molecule(scenario: str) -> Command:
 
 NEWEST = ("bash", "tests/newest.sh")
 STEPS = (
-    Step("packages", ((sys.executable, "-m", "lab.packages", "build", "containers", "machines"),), 60),
+    Step("packages", ((sys.executable, "-m", "lab.packages", "build", "containers", "machines", "tests"),), 60),
     Step(
         "lint",
         (
@@ -99,6 +115,7 @@ STEPS = (
     Step("render", (("pytest", "tests/render"),), 120),
     # Its servers wait for their own intervals.
     Step("retention", (("pytest", "tests/retention"),), 240, beside="newest"),
+    Step("backup", (("pytest", "tests/backup"),), 120),
     # The set-up first, alone: the others find it done.
     Step("newest-setup", (NEWEST,), 60),
     Step(
@@ -120,6 +137,7 @@ STEPS = (
     Step("scenario-component", (molecule("component"),), 420, long=True),
     Step("scenario-guests_long", (molecule("guests_long"),), 420, long=True),
     Step("scenario-production", (molecule("production"),), 1200, long=True),
+    Step("scenario-restore", (molecule("restore"),), 480, long=True),
     Step("scenario-faults-all", (("env", "FAULTS=all", *molecule("faults")),), 2700, long=True),
 )
 

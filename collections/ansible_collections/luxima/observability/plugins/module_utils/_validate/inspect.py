@@ -147,7 +147,7 @@ def _host(
                 faults.append(_missing(role, name, host))
             elif option:
                 faults += schema.check_value(name, option, value, host, role.is_secret(name))
-            if role.is_secret(name) and isinstance(value, str) and value.startswith(schema.EXAMPLE):
+            if own and role.is_secret(name) and isinstance(value, str) and value.startswith(schema.EXAMPLE):
                 found.examples.add(name)
     faults += _open_mappings(values, host)
     found.faults += faults or derived

@@ -1,0 +1,114 @@
+# Copyright: luxima.observability contributors
+# GNU General Public License v3.0+ (see LICENSE)
+"""Samples of a real Prometheus, old blocks and the newest minutes, copied and answered by another one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+import urllib.parse
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from tests.backup.conftest import SECRET, Guest, ObjectServer, artifact
+from tests.retention.conftest import Process, free_ports, until
+
+
+class Server:
+    def __init__(self, program: Path, folder: Path, *options: str) -> None:
+        (port,) = free_ports(1)
+        self.url, self.data = f"http://127.0.0.1:{port}", folder / "data"
+        folder.mkdir(exist_ok=True)
+        scrape = {"job_name": "self", "static_configs": [{"targets": [f"127.0.0.1:{port}"]}]}
+        (folder / "prometheus.yml").write_text(
+            json.dumps({"global": {"scrape_interval": "1s"}, "scrape_configs": [scrape]})
+        )
+        command = [
+            str(program),
+            f"--config.file={folder}/prometheus.yml",
+            f"--storage.tsdb.path={self.data}",
+            f"--web.listen-address=127.0.0.1:{port}",
+            *options,
+        ]
+        self.process = Process("prometheus", command, f"{self.url}/-/ready", folder)
+
+    def values(self, expression: str, start: float, end: float, step: int) -> dict[str, list[Any]]:
+        query = urllib.parse.urlencode({"query": expression, "start": start, "end": end, "step": step})
+        with urllib.request.urlopen(f"{self.url}/api/v1/query_range?{query}", timeout=20) as answer:
+            found = json.loads(answer.read())["data"]["result"]
+        return {json.dumps(row["metric"], sort_keys=True): row["values"] for row in found}
+
+    @property
+    def source(self) -> dict[str, Any]:
+        return {"connection": {"url": self.url}, "data_dir": str(self.data), "service": ""}
+
+
+def test_old_and_new_samples_come_back(
+    programs: Path, storage: ObjectServer, guest: Guest, tmp_path: Path
+) -> None:
+    program, promtool = artifact("prometheus", programs), artifact("promtool", programs)
+    old = int(time.time()) - 5 * 86400
+    lines = "".join(
+        f'orders_total{{shop="{shop}"}} {minute} {old + 60 * minute}\n'
+        for shop in "ab"
+        for minute in range(180)
+    )
+    (tmp_path / "old.txt").write_text(f"# TYPE orders_total counter\n{lines}# EOF\n")
+    first = Server(program, tmp_path / "first", "--web.enable-admin-api")
+    subprocess.run(
+        [
+            str(promtool),
+            "tsdb",
+            "create-blocks-from",
+            "openmetrics",
+            str(tmp_path / "old.txt"),
+            str(first.data),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    first.process.start()
+    second = Server(program, tmp_path / "second")
+    try:
+        begun = time.time()
+        until("samples of its own", lambda: first.values("up", begun, time.time(), 1), 30)
+        time.sleep(3)
+        now = int(time.time())
+        guest.add("prometheus", first.source, storage.target("backups"), target_secret=SECRET)
+        told = guest.do("run", "prometheus")
+        assert told["source_version"]
+        assert list((first.data / "snapshots").iterdir()) == [], "a snapshot was left behind"
+        before = first.values("orders_total", old, old + 180 * 60, 60)
+        fresh = first.values("up", now - 2, now - 1, 1)
+        assert len(before) == 2
+        assert fresh
+        time.sleep(1.1)
+        # Blocks that are the same are neither read nor sent again; only the newest minutes are.
+        again = guest.do("run", "prometheus")
+        assert again["added"] < again["size"] / 2 + (1 << 20)
+
+        new = guest.lose("new")
+        new.add("prometheus", second.source, storage.target("backups"), target_secret=SECRET)
+        second.data.mkdir()
+        done = new.do("restore", "prometheus")
+        assert done["files"] == again["files"]
+        second.process.start()
+        assert second.values("orders_total", old, old + 180 * 60, 60) == before
+        assert second.values("up", now - 2, now - 1, 1) == fresh
+    finally:
+        first.process.stop()
+        second.process.stop()
+
+
+def test_a_server_without_snapshots_says_which_variable_opens_them(
+    programs: Path, guest: Guest, tmp_path: Path
+) -> None:
+    server = Server(artifact("prometheus", programs), tmp_path / "closed")
+    server.process.start()
+    try:
+        guest.add("prometheus", server.source, {"directory": str(tmp_path / "copies")})
+        assert "prometheus_admin_api opens it" in guest.refused("run", "prometheus")
+    finally:
+        server.process.stop()
