@@ -31,7 +31,9 @@ def docs() -> dict[str, dict[str, Any]]:
     for kind in KINDS.values():
         names = [f"luxima.observability.{name}" for k, name in documented() if k == kind]
         if kind == "filter":
-            names = [f"luxima.observability.{path.stem}" for path in sorted((PLUGINS / "filter").glob("*.yml"))]
+            names = [
+                f"luxima.observability.{path.stem}" for path in sorted((PLUGINS / "filter").glob("*.yml"))
+            ]
         run = subprocess.run(
             ["ansible-doc", "--json", "--type", kind, *names],
             cwd=ROOT,

@@ -199,7 +199,7 @@ class Stock:
         }
         self._storages: dict[str, dict[str, Mapping[str, Any]]] = {}
         self._bridges: dict[str, set[str]] = {}
-        self._volumes: dict[tuple[str, str], set[str]] = {}
+        self._volumes: dict[tuple[str, str, str], set[str]] = {}
         self._pools: set[str] | None = None
         self._permissions: dict[str, Mapping[str, Any]] | None = None
 
@@ -227,21 +227,23 @@ class Stock:
         return bool(int(self._storages.get(node, {}).get(storage, {}).get("shared", 0)))
 
     def template_fault(self, node: str, template: str) -> str:
-        storage = template.partition(":")[0]
-        fault = self.storage_fault(node, storage, "vztmpl")
+        return self.volume_fault(node, template, "vztmpl")
+
+    def volume_fault(self, node: str, volume: str, content: str) -> str:
+        """Whether a file is not on its storage."""
+        storage = volume.partition(":")[0]
+        fault = self.storage_fault(node, storage, content)
         if fault:
             return fault
-        key = (node, storage)
+        key = (node, storage, content)
         if key not in self._volumes:
             rows = self._client.get(
-                f"nodes/{node}/storage/{storage}/content",
-                f"list the templates of {storage}",
-                content="vztmpl",
+                f"nodes/{node}/storage/{storage}/content", f"list what is on {storage}", content=content
             )
             self._volumes[key] = {str(row["volid"]) for row in rows}
-        if template in self._volumes[key]:
+        if volume in self._volumes[key]:
             return ""
-        return f"template {template!r} is not on node {node} (storage {storage} has {_listing(self._volumes[key])})"
+        return f"template {volume!r} is not on node {node} (storage {storage} has {_listing(self._volumes[key])})"
 
     def bridge_fault(self, node: str, bridge: str) -> str:
         if node not in self._bridges:

@@ -17,12 +17,14 @@ from ansible_collections.luxima.observability.plugins.module_utils._proxmox impo
     firewall,
     options,
     pools,
+    templates,
 )
 from ansible_collections.luxima.observability.plugins.modules import (
     proxmox_backup_job,
     proxmox_firewall,
     proxmox_guests,
     proxmox_pool,
+    proxmox_template,
 )
 
 COLLECTION = Path(__file__).resolve().parents[3]
@@ -31,6 +33,7 @@ MODULES: dict[ModuleType, Callable[..., dict[str, Any]]] = {
     proxmox_firewall: firewall.module_spec,
     proxmox_guests: options.module_spec,
     proxmox_pool: pools.module_spec,
+    proxmox_template: templates.module_spec,
 }
 
 
