@@ -127,7 +127,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         length = int(self.headers.get("Content-Length") or 0)
         boundary = str(self.headers.get_param("boundary") or "")
         if not length or not boundary:
-            raise ApiError(400, "upload without a form")
+            return {}, None
         values: dict[str, Any] = {}
         received: Path | None = None
         with tempfile.TemporaryFile(dir=_UPLOADS) as spool:
@@ -149,10 +149,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
                     with received.open("wb") as out:
                         for at in range(start, end, 1 << 20):
                             out.write(form[at : min(end, at + (1 << 20))])
-        # Never what the client says.
-        values.pop("tmpfilename", None)
-        if received:
-            values["tmpfilename"] = str(received)
         return values, received
 
     # -- reply
@@ -180,10 +176,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
         values: dict[str, Any] = {}
         received: Path | None = None
         try:
-            if self.command == "POST" and short.endswith("/upload"):
+            if self.command == "POST" and self.headers.get_content_type() == "multipart/form-data":
                 values, received = self._upload()
             else:
                 values = self._values(target.query, self._body())
+            # Where a file was received is never what the client says.
+            values.pop("tmpfilename", None)
+            if received:
+                values["tmpfilename"] = str(received)
             if parts[:2] != ["", "api2"] or len(parts) < 4 or parts[2] not in ("json", "extjs"):
                 raise ApiError(501, f"no such uri: '{path}'")
             failure = faults.failure(self.command, short)
