@@ -190,9 +190,11 @@ def addresses(client: Client, guest: Guest) -> tuple[list[str], str]:
 class Stock:
     """What the nodes offer to new guests; asked for once, and only when something is to be made or changed."""
 
-    def __init__(self, client: Client, identity: str) -> None:
+    def __init__(self, client: Client, identity: str, promised: Iterable[str] = ()) -> None:
+        """``promised``: pools and volumes that count as there although they are not."""
         self._client = client
         self._identity = identity
+        self._promised = frozenset(promised)
         rows = client.get("nodes", "list the nodes")
         self.nodes: dict[str, bool] = {
             str(row["node"]): row.get("status", "online") == "online" for row in rows
@@ -241,7 +243,7 @@ class Stock:
                 f"nodes/{node}/storage/{storage}/content", f"list what is on {storage}", content=content
             )
             self._volumes[key] = {str(row["volid"]) for row in rows}
-        if volume in self._volumes[key]:
+        if volume in self._volumes[key] or volume in self._promised:
             return ""
         return f"template {volume!r} is not on node {node} (storage {storage} has {_listing(self._volumes[key])})"
 
@@ -256,9 +258,8 @@ class Stock:
     def pool_fault(self, pool: str) -> str:
         if self._pools is None:
             self._pools = {str(row["poolid"]) for row in self._client.get("pools", "list the pools")}
-        return (
-            "" if pool in self._pools else f"pool {pool!r} does not exist (there are {_listing(self._pools)})"
-        )
+        known = self._pools | self._promised
+        return "" if pool in known else f"pool {pool!r} does not exist (there are {_listing(self._pools)})"
 
     def privilege_fault(self, privilege: str, paths: Iterable[str]) -> str:
         """Empty when the privilege is held on one of ``paths``."""

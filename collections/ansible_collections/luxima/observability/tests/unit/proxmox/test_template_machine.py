@@ -55,7 +55,7 @@ def test_made_on_every_node_and_then_unchanged(site: Any, template: Any, image: 
     assert first["templates"][KEY]["actions"] == ["created", "converted"]
     assert [predicted[key] for key in ("changed", "diff")] == [first[key] for key in ("changed", "diff")]
     assert machines(site)["debian-12-cloud"] == {"pve1": (100, 1), "pve2": (101, 1), "pve3": (102, 1)}
-    config = site.config("debian-12-cloud")
+    config = site.server.cluster.guests[100].config
     assert config["scsi0"] == "local-lvm:vm-100-disk-0,size=3G"
     assert config["ide2"] == "local-lvm:vm-100-cloudinit,media=cdrom"
     assert (config["boot"], config["serial0"], config["tags"]) == ("order=scsi0", "socket", "template")
