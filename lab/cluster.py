@@ -22,6 +22,7 @@ from lab.documents import Documents
 from lab.drivers.base import Driver, Guest
 from lab.errors import ApiError, die
 from lab.faults import Faults, checked
+from lab.files import Files
 from lab.tasks import Tasks
 
 VERSION = {"version": "9.1.4", "release": "9.1", "repoid": "5ac30304265fbd8e"}
@@ -144,6 +145,7 @@ class Cluster:
         }
         self._state = state
         self.documents = Documents(state / "documents" if state else None)
+        self.files = Files(state / "files" if state else None)
         if state:
             (state / "guests").mkdir(parents=True, exist_ok=True)
             for path in sorted((state / "guests").glob("*.json")):

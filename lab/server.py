@@ -8,17 +8,22 @@ connection, which is what blocking handlers want anyway.
 
 from __future__ import annotations
 
+import email.message
 import email.parser
 import email.policy
 import http.server
 import json
 import logging
+import mmap
+import secrets
 import socket
 import ssl
+import tempfile
 import threading
 import time
 import traceback
 import urllib.parse
+from collections.abc import Iterator
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
@@ -34,6 +39,7 @@ LOG = logging.getLogger("lab.api")
 _MAX_BODY = 64 << 20
 # Beside the API: switches of faults.
 FAULTS = "/lab/faults"
+_UPLOADS = Path("/var/tmp")  # noqa: S108
 
 
 @dataclass(frozen=True)
@@ -116,9 +122,36 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return {**values, **document}
         if kind == "application/x-www-form-urlencoded":
             return {**values, **_form(body.decode("utf-8", "replace"))}
-        if kind == "multipart/form-data":
-            return {**values, **_multipart(self.headers["Content-Type"], body)}
         raise ApiError(400, f"unsupported content type '{kind}'")
+
+    def _upload(self) -> tuple[dict[str, Any], Path | None]:
+        """A form with a file, which may be as big as the disk: it is kept where the real server keeps it."""
+        length = int(self.headers.get("Content-Length") or 0)
+        boundary = str(self.headers.get_param("boundary") or "")
+        if not length or not boundary:
+            return {}, None
+        values: dict[str, Any] = {}
+        received: Path | None = None
+        with tempfile.TemporaryFile(dir=_UPLOADS) as spool:
+            while length:
+                chunk = self.rfile.read(min(length, 1 << 20))
+                if not chunk:
+                    raise ApiError(400, "the upload was cut off")
+                spool.write(chunk)
+                length -= len(chunk)
+            spool.flush()
+            with mmap.mmap(spool.fileno(), 0, access=mmap.ACCESS_READ) as form:
+                for head, start, end in _parts(form, b"--" + boundary.encode()):
+                    name, file = head.get_param("name", header="content-disposition"), head.get_filename()
+                    if file is None:
+                        values[str(name)] = form[start:end].decode()
+                        continue
+                    values["filename"] = file
+                    received = _UPLOADS / f"pveupload-{secrets.token_hex(16)}"
+                    with received.open("wb") as out:
+                        for at in range(start, end, 1 << 20):
+                            out.write(form[at : min(end, at + (1 << 20))])
+        return values, received
 
     # -- reply
 
@@ -143,9 +176,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
         status, reason = 200, "OK"
         document: dict[str, Any] = {"data": None}
         values: dict[str, Any] = {}
+        received: Path | None = None
         try:
-            body = self._body()
-            values = self._values(target.query, body)
+            if self.command == "POST" and self.headers.get_content_type() == "multipart/form-data":
+                values, received = self._upload()
+            else:
+                values = self._values(target.query, self._body())
+            # Where a file was received is never what the client says.
+            values.pop("tmpfilename", None)
+            if received:
+                values["tmpfilename"] = str(received)
             if path == FAULTS:
                 self._reply(*self._faults(values))
                 return
@@ -164,6 +204,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             LOG.error("%s %s\n%s", self.command, path, traceback.format_exc())
             status, reason = 500, str(error) or type(error).__name__
             document = {"data": None, "message": reason + "\n"}
+        if received:
+            received.unlink(missing_ok=True)
         if status == 401:
             time.sleep(faults.auth_delay)
         dropped = faults.dropped(self.command, short)
@@ -207,14 +249,18 @@ def _form(text: str) -> dict[str, Any]:
     return values
 
 
-def _multipart(content_type: str, body: bytes) -> dict[str, Any]:
-    head = f"Content-Type: {content_type}\r\n\r\n".encode()
-    message = email.parser.BytesParser(policy=email.policy.HTTP).parsebytes(head + body)
-    values: dict[str, Any] = {}
-    for part in message.iter_parts():
-        name = part.get_param("name", header="content-disposition")
-        values[str(name)] = part.get_filename() or part.get_content().strip()
-    return values
+def _parts(form: mmap.mmap, boundary: bytes) -> Iterator[tuple[email.message.EmailMessage, int, int]]:
+    """Head, first and last byte of each part of a form."""
+    at = form.find(boundary)
+    while at >= 0:
+        head_start = at + len(boundary) + 2
+        following = form.find(b"\r\n" + boundary, head_start)
+        head_end = form.find(b"\r\n\r\n", head_start)
+        if following < 0 or head_end < 0 or head_end > following:
+            return
+        parser = email.parser.BytesParser(email.message.EmailMessage, policy=email.policy.HTTP)
+        yield parser.parsebytes(form[head_start : head_end + 4]), head_end + 4, following
+        at = following + 2
 
 
 class Server(http.server.ThreadingHTTPServer):

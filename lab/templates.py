@@ -151,11 +151,35 @@ class Template:
         return all(path.exists() for path in (self.archive, self.golden(True), self.golden(False)))
 
 
+# What tar unpacks an archive with, by its ending.
+_PACKERS = {"zst": "--zstd", "gz": "--gzip", "xz": "--xz", "bz2": "--bzip2"}
+
 TEMPLATES = (
     Template("debian-12-standard_12.12-1_amd64.tar.zst"),
     Template("debian-12-docker_12-1_amd64.tar.zst", ("docker.io", "iptables", "apparmor")),
     Template("debian-12-postgresql_15-1_amd64.tar.zst", ("postgresql",), rare=True),
 )
+
+
+@dataclass(frozen=True)
+class Uploaded(Template):
+    """A template that a client put on a storage; what was unpacked of it is kept by its content."""
+
+    path: Path = Path()
+    content: str = ""
+
+    @property
+    def key(self) -> str:
+        return self.content[:12]
+
+    @property
+    def archive(self) -> Path:
+        return self.path
+
+
+def uploaded(path: Path) -> Uploaded:
+    with path.open("rb") as stream:
+        return Uploaded(path.name, (), path, hashlib.file_digest(stream, "sha256").hexdigest())
 
 
 def find(file: str) -> Template:
@@ -236,7 +260,8 @@ def _build_golden(template: Template, unprivileged: bool) -> None:
     host.run("mkfs.ext4", "-q", "-F", "-m", "0", "-J", "size=32", "-E", lazy, partial)
     host.run("mount", "-o", "loop", partial, point)
     try:
-        unpack = ["tar", "--zstd", "-xpf", "-", "--numeric-owner", "--xattrs", "--xattrs-include=*"]
+        packer = _PACKERS[template.file.rsplit(".", 1)[-1]]
+        unpack = ["tar", packer, "-xpf", "-", "--numeric-owner", "--xattrs", "--xattrs-include=*"]
         unpack += ["--exclude=./dev/*", "-C", str(point)]
         if unprivileged:
             # Unpacked inside such a user namespace the owners come out right by themselves.

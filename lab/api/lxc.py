@@ -267,7 +267,8 @@ def create(request: Request) -> str:
         raise ParameterError({"ostemplate": "unable to parse volume ID"})
     require_storage(request, match[1], "vztmpl")
     template = match[2]
-    if template not in cluster.drivers["lxc"].templates():
+    archive = cluster.files.find(request.node, match[1], "vztmpl", template)
+    if archive is None and template not in cluster.drivers["lxc"].templates():
         raise die(f"volume '{params['ostemplate']}' does not exist")
 
     default = str(params.get("storage", "local"))
@@ -298,6 +299,7 @@ def create(request: Request) -> str:
         template=template,
         ssh_public_keys=str(params.get("ssh-public-keys", "")),
         password=str(params.get("password", "")),
+        archive=archive,
     )
 
     def work(task: Task) -> None:

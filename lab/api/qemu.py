@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, cast
 from urllib.parse import unquote
 
@@ -37,6 +38,7 @@ from lab.drivers.base import (
     split_properties,
 )
 from lab.errors import ApiError, ParameterError, die
+from lab.files import virtual_size
 from lab.tasks import Task
 
 BASE = "/nodes/{node}/qemu"
@@ -125,11 +127,29 @@ def _volume(request: Request, guest: Guest, key: str, value: str) -> str:
     if match is None:
         return value
     storage = require_storage(request, match[1], "images")
-    if float(match[2]) <= 0:
+    origin = disk.pop("import-from", "")
+    if float(match[2]) <= 0 and not origin:
         raise die(f"{key}: invalid size '{match[2]}'")
+    size = virtual_size(_image(request, origin)) if origin else int(float(match[2]) * 1024**3)
     disk["file"] = request.cluster.allocate(guest, storage.id, volumes(guest))
-    disk["size"] = format_size(int(float(match[2]) * 1024**3))
+    disk["size"] = format_size(size)
     return join_properties(disk, "file")
+
+
+def _image(request: Request, volume: str) -> Path:
+    """The file of a disk image, which must be on the machine's node."""
+    storage, _, name = volume.partition(":import/")
+    require_storage(request, storage, "import")
+    path = request.cluster.files.find(request.node, storage, "import", name)
+    if path is None:
+        raise die(f"volume '{volume}' does not exist")
+    return path
+
+
+def _images(request: Request, options: dict[str, Any]) -> dict[str, Path]:
+    """Disk images that a new machine's disks are copied from."""
+    disks = {key: split_properties(str(raw), "file") for key, raw in options.items() if _DISK.fullmatch(key)}
+    return {key: _image(request, disk["import-from"]) for key, disk in disks.items() if "import-from" in disk}
 
 
 def _check_options(request: Request, guest: Guest | None, values: dict[str, Any]) -> None:
@@ -151,8 +171,8 @@ def _check_options(request: Request, guest: Guest | None, values: dict[str, Any]
             _SSH_KEY.fullmatch(line) for line in unquote(str(value)).splitlines() if line.strip()
         ):
             raise die("SSH public key validation error")
-        if "import-from" in str(value) and _DISK.fullmatch(key):
-            raise ApiError(501, "importing a disk is not implemented")
+        if "import-from" in str(value) and _DISK.fullmatch(key) and guest is not None:
+            raise ApiError(501, "importing a disk into an existing machine is not implemented")
         if key == "cicustom":
             raise ApiError(501, "custom cloud-init files are not implemented")
     if errors:
@@ -297,7 +317,7 @@ def create(request: Request) -> str:
             "boot", "order=" + ";".join(sorted(devices, key=lambda key: key.startswith("net")))
         )
 
-    work = _finish(request, guest, pool, Creation(), fill)
+    work = _finish(request, guest, pool, Creation(images=_images(request, options)), fill)
 
     def and_start(task: Task) -> None:
         work(task)

@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lab.errors import die
@@ -113,6 +115,10 @@ class Creation:
     snapshot: str = ""
     ssh_public_keys: str = ""
     password: str = ""
+    # The file of the template, when a client put it there.
+    archive: Path | None = None
+    # Disk images that disks are copied from, by the key of the disk.
+    images: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

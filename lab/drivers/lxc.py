@@ -21,7 +21,7 @@ from lab import host, templates
 from lab.drivers.base import Creation, Driver, Guest, Runtime, split_properties
 from lab.instance import Instance
 from lab.tasks import Task
-from lab.templates import IDMAP_SIZE, IDMAP_START
+from lab.templates import IDMAP_SIZE, IDMAP_START, Template
 
 _CGROUP = Path("/sys/fs/cgroup")
 _HZ = os.sysconf("SC_CLK_TCK")
@@ -92,6 +92,14 @@ class LxcDriver(Driver):
     def templates(self) -> dict[str, int]:
         return {t.file: t.archive.stat().st_size for t in templates.TEMPLATES if t.archive.exists()}
 
+    @staticmethod
+    def _template(creation: Creation, task: Task) -> Template:
+        if creation.archive is None:
+            return templates.find(creation.template)
+        found = templates.uploaded(creation.archive)
+        templates.ensure(found, task.log)
+        return found
+
     def create(self, guest: Guest, creation: Creation, task: Task) -> None:
         for disk in self._disks(guest):
             image, size = self._image(guest, disk), guest.disk_size(disk)
@@ -103,7 +111,7 @@ class LxcDriver(Driver):
                 task.log(f"create full clone of {creation.source.volume(disk)}")
                 host.run("cp", "--reflink=auto", "--sparse=auto", source, image)
             elif disk == "rootfs":
-                golden = templates.find(creation.template).golden(bool(self._offset(guest)))
+                golden = self._template(creation, task).golden(bool(self._offset(guest)))
                 task.log(f"extracting archive '{creation.template}'")
                 if golden.stat().st_size > size:
                     raise RuntimeError(

@@ -96,7 +96,10 @@ class QemuDriver(MachineDriver):
         image, size = self._image(guest, disk), guest.disk_size(disk)
         image.parent.mkdir(parents=True, exist_ok=True)
         source = creation.source
-        if source is None:
+        if disk in creation.images:
+            task.log(f"importing {creation.images[disk].name} to {disk}")
+            host.run("qemu-img", "convert", "-O", "qcow2", creation.images[disk], image)
+        elif source is None:
             host.run("qemu-img", "create", "-q", "-f", "qcow2", image, str(size))
         elif creation.snapshot:
             task.log(f"create full clone of drive {disk} ({source.volume(disk)}@{creation.snapshot})")

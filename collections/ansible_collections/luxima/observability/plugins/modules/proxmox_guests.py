@@ -47,6 +47,12 @@ options:
     type: str
     choices: [never, if_needed]
     default: never
+  promised:
+    description: What earlier tasks of the same run make. In check mode, where they make nothing, it counts as there.
+    type: dict
+    suboptions:
+      pools: {description: Names of pools., type: list, elements: str}
+      templates: {description: Volumes of container templates and names of VMs to clone., type: list, elements: str}
   guests:
     description: The guests. Values that are left out, and empty texts, are not managed.
     type: list

@@ -28,6 +28,12 @@ R = TypeVar("R")
 SETTLE = 60.0
 
 
+#: What a VM template that is still to be made will be like, as far as a prediction needs it.
+PROMISED = Guest(
+    0, "", "vm", "", template=True, config={"boot": "order=scsi0", "scsi0": "local:base-0-disk-0,size=1M"}
+)
+
+
 @dataclass
 class Report:
     """The module's answer. ``failures`` is empty on success."""
@@ -112,8 +118,10 @@ class _Case:
 
 
 class Engine:
-    def __init__(self, settings: Settings, workers: int, reboot: str) -> None:
+    def __init__(self, settings: Settings, workers: int, reboot: str, promised: Iterable[str] = ()) -> None:
+        """``promised``: pools and templates that count as there; nothing is made with them."""
         self._settings = settings
+        self._promised = frozenset(promised)
         self._workers = max(1, workers)
         self._reboot = reboot
         self._client = Client(settings)
@@ -221,7 +229,7 @@ class Engine:
         ]
         if not new and not changed:
             return
-        stock = Stock(self._client, self._settings.identity)
+        stock = Stock(self._client, self._settings.identity, self._promised)
         counts = cluster.counts()
         found: dict[str, list[str]] = {}
 
@@ -232,6 +240,9 @@ class Engine:
         for case in new:
             if case.want.cloned:
                 self._choose_source(case, cluster, counts)
+                if case.source is None and case.want.template in self._promised:
+                    node = case.want.node or spread(stock.nodes, counts)
+                    case.source = replace(PROMISED, name=case.want.template, kind=case.want.kind, node=node)
                 if case.error:
                     continue
             if not case.want.template:
@@ -444,4 +455,7 @@ def run(params: Mapping[str, Any], check: bool) -> Report:
     """The module: its parameters in, a report out."""
     given = {key: value for key, value in (params["deadlines"] or {}).items() if value is not None}
     reached = settings(params, {**DEADLINES, **given})
-    return Engine(reached, int(params["workers"]), str(params["reboot"])).run(list(params["guests"]), check)
+    made = params["promised"] or {}
+    promised = [*(made.get("pools") or []), *(made.get("templates") or [])] if check else []
+    engine = Engine(reached, int(params["workers"]), str(params["reboot"]), promised)
+    return engine.run(list(params["guests"]), check)

@@ -541,4 +541,8 @@ def module_spec(env_fallback: Callable[..., Any]) -> dict[str, Any]:
         "workers": {"type": "int", "default": 8},
         "reboot": {"type": "str", "choices": ["never", "if_needed"], "default": "never"},
         "guests": {"type": "list", "elements": "dict", "required": True, "options": guest_spec()},
+        "promised": {
+            "type": "dict",
+            "options": {name: {"type": "list", "elements": "str"} for name in ("pools", "templates")},
+        },
     }

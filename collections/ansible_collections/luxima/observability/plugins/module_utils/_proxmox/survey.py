@@ -190,16 +190,18 @@ def addresses(client: Client, guest: Guest) -> tuple[list[str], str]:
 class Stock:
     """What the nodes offer to new guests; asked for once, and only when something is to be made or changed."""
 
-    def __init__(self, client: Client, identity: str) -> None:
+    def __init__(self, client: Client, identity: str, promised: Iterable[str] = ()) -> None:
+        """``promised``: pools and volumes that count as there although they are not."""
         self._client = client
         self._identity = identity
+        self._promised = frozenset(promised)
         rows = client.get("nodes", "list the nodes")
         self.nodes: dict[str, bool] = {
             str(row["node"]): row.get("status", "online") == "online" for row in rows
         }
         self._storages: dict[str, dict[str, Mapping[str, Any]]] = {}
         self._bridges: dict[str, set[str]] = {}
-        self._volumes: dict[tuple[str, str], set[str]] = {}
+        self._volumes: dict[tuple[str, str, str], set[str]] = {}
         self._pools: set[str] | None = None
         self._permissions: dict[str, Mapping[str, Any]] | None = None
 
@@ -239,21 +241,23 @@ class Stock:
         return bool(int(self._storages.get(node, {}).get(storage, {}).get("shared", 0)))
 
     def template_fault(self, node: str, template: str) -> str:
-        storage = template.partition(":")[0]
-        fault = self.storage_fault(node, storage, "vztmpl")
+        return self.volume_fault(node, template, "vztmpl")
+
+    def volume_fault(self, node: str, volume: str, content: str) -> str:
+        """Whether a file is not on its storage."""
+        storage = volume.partition(":")[0]
+        fault = self.storage_fault(node, storage, content)
         if fault:
             return fault
-        key = (node, storage)
+        key = (node, storage, content)
         if key not in self._volumes:
             rows = self._client.get(
-                f"nodes/{node}/storage/{storage}/content",
-                f"list the templates of {storage}",
-                content="vztmpl",
+                f"nodes/{node}/storage/{storage}/content", f"list what is on {storage}", content=content
             )
             self._volumes[key] = {str(row["volid"]) for row in rows}
-        if template in self._volumes[key]:
+        if volume in self._volumes[key] or volume in self._promised:
             return ""
-        return f"template {template!r} is not on node {node} (storage {storage} has {_listing(self._volumes[key])})"
+        return f"template {volume!r} is not on node {node} (storage {storage} has {_listing(self._volumes[key])})"
 
     def bridge_fault(self, node: str, bridge: str) -> str:
         if node not in self._bridges:
@@ -266,9 +270,8 @@ class Stock:
     def pool_fault(self, pool: str) -> str:
         if self._pools is None:
             self._pools = {str(row["poolid"]) for row in self._client.get("pools", "list the pools")}
-        return (
-            "" if pool in self._pools else f"pool {pool!r} does not exist (there are {_listing(self._pools)})"
-        )
+        known = self._pools | self._promised
+        return "" if pool in known else f"pool {pool!r} does not exist (there are {_listing(self._pools)})"
 
     def privilege_fault(self, privilege: str, paths: Iterable[str]) -> str:
         """Empty when the privilege is held on one of ``paths``."""

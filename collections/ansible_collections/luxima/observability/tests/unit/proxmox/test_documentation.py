@@ -18,6 +18,7 @@ from ansible_collections.luxima.observability.plugins.module_utils._proxmox impo
     options,
     pools,
     snapshots,
+    templates,
     versions,
 )
 from ansible_collections.luxima.observability.plugins.modules import (
@@ -26,6 +27,7 @@ from ansible_collections.luxima.observability.plugins.modules import (
     proxmox_guests,
     proxmox_pool,
     proxmox_snapshot,
+    proxmox_template,
     proxmox_version,
 )
 
@@ -37,6 +39,7 @@ MODULES: dict[ModuleType, Callable[..., dict[str, Any]]] = {
     proxmox_pool: pools.module_spec,
     proxmox_snapshot: snapshots.module_spec,
     proxmox_version: versions.module_spec,
+    proxmox_template: templates.module_spec,
 }
 
 

@@ -142,6 +142,40 @@ def test_pools_firewalls_and_backup_jobs_are_made_around_the_guests(site: Any, p
     assert cluster.guests == {}
 
 
+TEMPLATES = """
+guests_templates:
+  - {name: alpine_1_amd64.tar.zst, kind: vztmpl, src: SOURCE}
+  - {name: debian-13.qcow2, kind: import, src: SOURCE}
+  - {name: debian-13, kind: vm, image: "local:import/debian-13.qcow2", storage: local-zfs}
+"""
+MACHINES = """
+machines:
+  hosts: {web-2: {guest_kind: vm, guest_template: debian-13, guest_storage: local-zfs}}
+guests:
+  vars: {guest_template: "local:vztmpl/alpine_1_amd64.tar.zst"}
+"""
+
+
+def test_check_mode_counts_on_what_the_run_would_make_first(
+    site: Any, play: Any, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    source = tmp_path_factory.mktemp("files") / "image"
+    source.write_bytes(b"QFI\xfb" + bytes(20) + (2 << 30).to_bytes(8, "big"))
+    play.more(COMPANIONS + TEMPLATES.replace("SOURCE", str(source)), GROUPS + MACHINES)
+    predicted = play("provision", "--check", "--diff")
+    assert predicted.returncode == 0, predicted.stdout
+    assert "changed=5" in predicted.stdout
+    assert not site.server.cluster.guests
+    assert not site.server.cluster.pools
+    done = play("provision", "-e", "ansible_connection=local")
+    assert done.returncode == 0, done.stdout
+    assert "changed=5" in done.stdout
+    assert site.server.guest("web-2").kind == "qemu"
+    assert "size=8G" in site.config("web-2")["scsi0"]
+    again = play("provision", "-e", "ansible_connection=local")
+    assert "changed=0" in again.stdout.partition("localhost")[2], again.stdout
+
+
 def test_a_firewall_without_operators_is_refused(site: Any, play: Any) -> None:
     play.more(COMPANIONS.replace("platform_operator_networks: [192.0.2.0/24]", ""), GROUPS)
     refused = play("provision", "-e", "ansible_connection=local")
