@@ -27,8 +27,24 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 LOGS = ROOT / "reports" / "logs"
 COLLECTION = "collections/ansible_collections/luxima/observability"
-PYTHON_PATHS = [f"{COLLECTION}/plugins", f"{COLLECTION}/tests", "lab", "tests", "molecule", "docs", "bench"]
-TYPED_PATHS = [f"{COLLECTION}/plugins", "lab", "tests/suite.py", "docs/variables.py", "bench"]
+PYTHON_PATHS = [
+    f"{COLLECTION}/plugins",
+    f"{COLLECTION}/tests",
+    "lab",
+    "tests",
+    "molecule",
+    "docs",
+    "bench",
+    "roles/backup/files",
+]
+TYPED_PATHS = [
+    f"{COLLECTION}/plugins",
+    "lab",
+    "tests/suite.py",
+    "docs/variables.py",
+    "bench",
+    "roles/backup/files",
+]
 Command = tuple[str, ...]
 # Lines that say why: of pytest, Ansible, mypy and the like, ansible-lint, Python, shells.
 REASON = re.compile(

@@ -175,7 +175,8 @@ def service_state(name: str, program: str, shown: Json) -> Json:
         "active": shown.get("ActiveState", "inactive"),
         "enabled": shown.get("UnitFileState", ""),
         "pid": pid,
-        "exe_ok": bool(pid) and runs_current(pid, name, program),
+        # Without a process: a unit that did its work at its start and stays active.
+        "exe_ok": runs_current(pid, name, program) if pid else shown.get("SubState") == "exited",
         "need_daemon_reload": shown.get("NeedDaemonReload") == "yes",
     }
 

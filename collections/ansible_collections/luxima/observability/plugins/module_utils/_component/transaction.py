@@ -713,9 +713,11 @@ class Transaction:
 
     def _reason(self, want: Json, shown: Json, pid: int, before: list[float | None], end: float) -> str:
         """Why the service cannot be trusted yet. No question outlasts `end` (monotonic) by more than a moment."""
-        if shown.get("ActiveState") != "active" or not pid:
+        # A unit that did its work at its start (Type=oneshot, RemainAfterExit=yes) stays active without a process.
+        finished = shown.get("SubState") == "exited"
+        if shown.get("ActiveState") != "active" or not (pid or finished):
             return f"systemd says {shown.get('ActiveState')}/{shown.get('SubState')}"
-        if not state.runs_current(pid, self.name, want["exec"]):
+        if not finished and not state.runs_current(pid, self.name, want["exec"]):
             return f"process {pid} does not run {want['exec']} of the new release"
         ready, proofs = want["service"]["ready"], want["service"]["proof"]
         asked = [(ready, None)] if "url" in ready else []

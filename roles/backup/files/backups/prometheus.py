@@ -1,0 +1,93 @@
+# Copyright: luxima.observability contributors
+# GNU General Public License v3.0+ (see LICENSE)
+"""Blocks of a Prometheus: a snapshot that the server makes, the newest hours included."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from .errors import BackupError
+from .repository import Repository
+from .source import Entry, Json, Restored, Server, fetch, own, pieces, stopped
+
+READY = "/-/ready"
+# Prometheus removes directories of this name when it starts, so a killed restore leaves nothing.
+_HALF = ".tmp-for-creation"
+_BLOCK = re.compile(r"[0-9A-HJKMNP-TV-Z]{26}\Z")
+_MARK = "prometheus-snapshot"
+
+
+class Prometheus:
+    """`source`: data_dir, service (unit to stop for a restore, may be empty), connection."""
+
+    def __init__(self, source: Mapping[str, Any], password: str) -> None:
+        self._data = Path(str(source["data_dir"]))
+        self._service = str(source.get("service") or "")
+        self._server = Server(source["connection"], password)
+
+    def version(self) -> str:
+        return str(self._server.json("/api/v1/status/buildinfo")["data"]["version"])
+
+    @contextlib.contextmanager
+    def capture(self, folder: Path) -> Iterator[Iterable[Entry]]:
+        mark = folder / _MARK
+        if mark.exists():
+            # Of a run that was killed.
+            self._remove(mark.read_text())
+        try:
+            name = str(self._server.json("/api/v1/admin/tsdb/snapshot", "POST", 600)["data"]["name"])
+        except BackupError as error:
+            hint = "; prometheus_admin_api opens it" if "admin APIs disabled" in str(error) else ""
+            raise BackupError(f"{error}{hint}") from None
+        mark.write_text(name)
+        try:
+            yield self._entries(self._data / "snapshots" / name)
+        finally:
+            self._remove(name)
+            mark.unlink()
+
+    def _remove(self, name: str) -> None:
+        if name and "/" not in name:
+            shutil.rmtree(self._data / "snapshots" / name, ignore_errors=True)
+
+    def _entries(self, snapshot: Path) -> Iterator[Entry]:
+        for path in sorted(path for path in snapshot.rglob("*") if path.is_file()):
+            stamp = path.stat()
+            version = f"{stamp.st_size}-{stamp.st_mtime_ns}"
+            yield Entry(str(path.relative_to(snapshot)), version, lambda path=path: ({}, pieces(path)))  # type: ignore[misc]
+
+    def restore(self, copies: Repository, manifest: Json, overwrite: bool, folder: Path) -> Restored:
+        done = Restored()
+        blocks = {
+            block: list(entries)
+            for block, entries in itertools.groupby(
+                sorted(manifest["files"], key=lambda entry: str(entry["path"])),
+                lambda entry: str(entry["path"]).partition("/")[0],
+            )
+            if _BLOCK.match(block)
+        }
+        with stopped(self._service):
+            for block, entries in blocks.items():
+                if (self._data / block).exists():
+                    # A block's name is unique and its content never changes.
+                    done.kept += len(entries)
+                    continue
+                half = self._data / (block + _HALF)
+                shutil.rmtree(half, ignore_errors=True)
+                for entry in entries:
+                    path = half / str(entry["path"]).partition("/")[2]
+                    path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
+                    fetch(copies, entry, path)
+                    done.files += 1
+                    done.size += entry["size"]
+                own(half, self._data)
+                half.rename(self._data / block)
+        if self._service:
+            self._server.wait(READY, 300)
+        return done

@@ -1,0 +1,100 @@
+# Copyright: luxima.observability contributors
+# GNU General Public License v3.0+ (see LICENSE)
+"""Where copies lie: a directory, or a bucket of an S3 server. Both know names with slashes and whole contents."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from .errors import BackupError, Gone
+from .s3 import S3
+
+_HALF = ".half-"
+
+
+class Store(Protocol):
+    """`put` is whole or not at all; `list` gives name and size below a prefix."""
+
+    def put(self, name: str, content: bytes) -> None: ...
+
+    def get(self, name: str) -> bytes: ...
+
+    def delete(self, name: str) -> None: ...
+
+    def list(self, prefix: str) -> Iterator[tuple[str, int]]: ...
+
+    def place(self, name: str) -> str:
+        """What a person calls that name."""
+
+
+class Directory:
+    def __init__(self, path: str) -> None:
+        self._path = Path(path)
+
+    def put(self, name: str, content: bytes) -> None:
+        file = self._path / name
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            half = file.with_name(_HALF + file.name)
+            with os.fdopen(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            half.replace(file)
+        except OSError as error:
+            raise BackupError(f"{file}: {error.strerror}") from None
+
+    def get(self, name: str) -> bytes:
+        try:
+            return (self._path / name).read_bytes()
+        except FileNotFoundError:
+            raise Gone(f"{self._path / name} is not there") from None
+        except OSError as error:
+            raise BackupError(f"{self._path / name}: {error.strerror}") from None
+
+    def delete(self, name: str) -> None:
+        (self._path / name).unlink(missing_ok=True)
+
+    def list(self, prefix: str) -> Iterator[tuple[str, int]]:
+        top = self._path / prefix
+        for folder, _folders, files in os.walk(top):
+            for name in files:
+                if not name.startswith(_HALF):
+                    file = Path(folder) / name
+                    yield str(file.relative_to(self._path)), file.stat().st_size
+
+    def place(self, name: str) -> str:
+        return str(self._path / name)
+
+
+class Bucket:
+    def __init__(self, server: S3, bucket: str) -> None:
+        self._server, self._bucket = server, bucket
+
+    def put(self, name: str, content: bytes) -> None:
+        self._server.put(self._bucket, name, content)
+
+    def get(self, name: str) -> bytes:
+        return self._server.get(self._bucket, name).body
+
+    def delete(self, name: str) -> None:
+        self._server.delete(self._bucket, name)
+
+    def list(self, prefix: str) -> Iterator[tuple[str, int]]:
+        for one in self._server.objects(self._bucket, prefix):
+            yield one.key, one.size
+
+    def place(self, name: str) -> str:
+        return f"{self._server.url}/{self._bucket}/{name}"
+
+
+def store(target: Mapping[str, Any], secret_key: str) -> Store:
+    """`target` has either `directory`, or `url`, `bucket` and `access_key`."""
+    if target.get("directory"):
+        return Directory(str(target["directory"]))
+    if target.get("url"):
+        return Bucket(S3(target, secret_key), str(target["bucket"]))
+    raise BackupError("the target has neither `directory` nor `url`")
