@@ -124,6 +124,23 @@ CASES = [
         "group prometheus needs it",
     ),
     Case(
+        "blocks that do not fit",
+        append(ALL, "platform_retention_metrics_size: 200GB\n"),
+        "platform_retention_metrics_size",
+        "stg-obs1",
+        "do not fit on the disk of",
+    ),
+    Case(
+        "a table with two periods",
+        append(
+            ALL,
+            "platform_retention_tables: {audit: [{table: a.b, column: at}, {table: a.b, column: at}]}\n",
+        ),
+        "platform_retention_tables.audit",
+        "stg-obs1",
+        "a table has one period",
+    ),
+    Case(
         "retention",
         append(
             ALL,

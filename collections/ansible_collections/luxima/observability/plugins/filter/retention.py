@@ -21,6 +21,7 @@ def retention_plan(
     stream_labels: list[str] | None = None,
     loki_multi_tenant: bool = False,
     tempo_multi_tenant: bool = False,
+    tables: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The plan of a policy, see retention_plan.yml. Raises AnsibleFilterError naming every contradiction."""
     options = core.Options(
@@ -30,6 +31,7 @@ def retention_plan(
         stream_labels=tuple(stream_labels or core.STREAM_LABELS),
         loki_multi_tenant=loki_multi_tenant,
         tempo_multi_tenant=tempo_multi_tenant,
+        tables=tables or {},
     )
     try:
         return core.plan(policy, overrides, tenants, options)

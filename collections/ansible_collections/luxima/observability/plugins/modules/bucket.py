@@ -106,6 +106,10 @@ options:
         type: str
         choices: [keep, replace]
         default: keep
+      key_deletes:
+        description: Whether the access key may delete objects. With V(false) and versioning it adds to the bucket and takes nothing away.
+        type: bool
+        default: true
       retire_keys:
         description:
           - Removes the other keys that have the policy of this bucket and no other policy.
@@ -204,6 +208,7 @@ BUCKET = {
     "quota": {"type": "str"},
     "lifecycle": {"type": "list", "elements": "dict", "options": RULE},
     "foreign_rules": {"type": "str", "choices": ["keep", "replace"], "default": "keep"},
+    "key_deletes": {"type": "bool", "default": True, "no_log": False},
     "retire_keys": {"type": "bool", "default": False, "no_log": False},
 }
 

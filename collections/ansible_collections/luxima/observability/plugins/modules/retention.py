@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 ---
 module: retention
-short_description: Reads back from the servers which retention is in force and compares it with the plan
+short_description: Compares the retention in force on the servers with the plan, or protects data from a shorter one
 version_added: 0.1.0
 author:
   - luxima.observability contributors (@luxima)
@@ -17,12 +17,23 @@ description:
     P(luxima.observability.retention_plan#filter) makes of the policy.
   - Fails when one differs, naming class, server, both periods and the setting. Changes nothing.
   - A lifecycle rule of somebody else is a difference when it deletes what the policy still keeps.
+  - With O(mode=protect) it finds the periods in force that are longer than those of the plan, with how much data each store would
+    delete earlier, and fails unless that is confirmed. Made to run before anything is deployed.
   - Runs on the controller.
 options:
   plan:
     description: The plan of the policy.
     type: dict
     required: true
+  mode:
+    description: V(compare) reads back what is in force. V(protect) refuses a plan that would delete data earlier than what is in force.
+    type: str
+    choices: [compare, protect]
+    default: compare
+  confirmed:
+    description: With O(mode=protect), whether shorter periods are wanted; they are listed without failing.
+    type: bool
+    default: false
   prometheus:
     description: Connections of the Prometheus servers.
     type: list
@@ -102,8 +113,21 @@ options:
             description: The rules, as M(luxima.observability.bucket) takes them. Without any the bucket is not looked at.
             type: list
             elements: dict
+  postgresql:
+    description: What the job that deletes from the tables of PostgreSQL says of itself, by server.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      server:
+        description: Name of the host.
+        type: str
+        required: true
+      report:
+        description: Output of the job's command C(report); absent when the server has no job yet.
+        type: dict
   oldest:
-    description: Whether the servers are asked for the oldest data they have (Prometheus, Loki), for the table C(explanation_table).
+    description: Whether the servers are asked for the oldest data they have, for the table C(explanation_table).
     type: bool
     default: true
   timeout:
@@ -116,7 +140,9 @@ options:
     default: 20
 attributes:
   check_mode:
-    description: Reads as always; a difference is listed without failing, a server that does not answer as not there yet.
+    description:
+      - Reads as always; a difference is listed without failing, a server that does not answer as not there yet.
+      - A shorter period is listed with a warning that the run itself would be refused.
     support: full
   diff_mode:
     description: Nothing is changed.
@@ -130,6 +156,12 @@ EXAMPLES = r"""
     prometheus: "{{ groups.prometheus | map('extract', hostvars, 'prometheus_connection') }}"
     loki: "{{ groups.loki | map('extract', hostvars, 'loki_connection') }}"
     tempo: "{{ groups.tempo | map('extract', hostvars, 'tempo_connection') }}"
+
+- name: Nothing is deleted earlier than before, unless somebody says so
+  luxima.observability.retention:
+    plan: "{{ platform_retention_plan }}"
+    mode: protect
+    loki: "{{ groups.loki | map('extract', hostvars, 'loki_connection') }}"
 """
 
 RETURN = r"""
@@ -137,7 +169,7 @@ rows:
   description: One entry for each period of each server.
   type: list
   elements: dict
-  returned: always
+  returned: with O(mode=compare)
   sample:
     - class: traces
       store: tempo
@@ -149,12 +181,12 @@ rows:
 table:
   description: The same for people.
   type: str
-  returned: always
+  returned: with O(mode=compare)
 explanation:
   description: One entry for each class and store. What is stated, where and by what it is enforced, what is in force, how old the oldest data is.
   type: list
   elements: dict
-  returned: always
+  returned: with O(mode=compare)
   sample:
     - class: traces
       stated: 7d
@@ -165,11 +197,38 @@ explanation:
 explanation_table:
   description: The same for people.
   type: str
-  returned: always
+  returned: with O(mode=compare)
+shortened:
+  description: Periods that would become shorter, each with what its store would delete.
+  type: list
+  elements: dict
+  returned: with O(mode=protect)
+  sample:
+    - store: loki
+      server: http://192.0.2.11:3100
+      data: '{log_class="audit"}'
+      in_force: 180d
+      wanted: 90d
+      words: '{log_class="audit"}: 180d -> 90d'
+      goes: 12 streams, 340 chunks, 120000 lines, 41.0 MiB
+shortened_table:
+  description: The same for people.
+  type: str
+  returned: with O(mode=protect)
+unknown:
+  description: Servers that do not answer and have no data that anybody knows of, so that nothing of theirs can become shorter.
+  type: list
+  elements: str
+  returned: with O(mode=protect)
+unanswered:
+  description: Servers that hold data and cannot say which periods are in force; refused like a shorter period.
+  type: list
+  elements: str
+  returned: with O(mode=protect)
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.luxima.observability.plugins.module_utils._retention.task import compare
+from ansible_collections.luxima.observability.plugins.module_utils._retention.task import compare, protect
 
 CONNECTION = {
     "url": {"type": "str", "required": True},
@@ -196,6 +255,8 @@ STORAGE = {
         },
     },
 }
+JOB = {"server": {"type": "str", "required": True}, "report": {"type": "dict"}}
+WAY_OUT = "To delete it all the same, add: -e platform_retention_shorten_confirmed=<platform_environment>"
 CONNECTIONS = {"type": "list", "elements": "dict", "default": [], "options": CONNECTION}
 
 
@@ -203,16 +264,28 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "plan": {"type": "dict", "required": True},
+            "mode": {"type": "str", "choices": ["compare", "protect"], "default": "compare"},
+            "confirmed": {"type": "bool", "default": False},
             "prometheus": CONNECTIONS,
             "loki": CONNECTIONS,
             "tempo": CONNECTIONS,
             "minio": {"type": "list", "elements": "dict", "default": [], "options": STORAGE},
+            "postgresql": {"type": "list", "elements": "dict", "default": [], "options": JOB},
             "oldest": {"type": "bool", "default": True},
             "timeout": {"type": "float", "default": 15},
             "wait": {"type": "float", "default": 20},
         },
         supports_check_mode=True,
     )
+    if module.params["mode"] == "protect":
+        result = protect(module.params)
+        words = "\n".join([result["shortened_table"], *(f"- {one}" for one in result["unanswered"])]).strip()
+        if words and not module.params["confirmed"]:
+            words = f"this plan deletes data earlier than what is in force:\n{words}\n{WAY_OUT}"
+            if not module.check_mode:
+                module.fail_json(msg=words, **result)
+            module.warn(f"the run itself will be refused: {words}")
+        module.exit_json(changed=False, **result)
     result = compare(module.params, module.check_mode)
     if result["faults"]:
         module.fail_json(msg="retention is not as configured:\n- " + "\n- ".join(result["faults"]), **result)

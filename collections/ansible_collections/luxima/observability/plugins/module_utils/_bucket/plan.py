@@ -30,6 +30,7 @@ class Wanted:
     encryption: str | None = None
     quota: int | None = None
     retire_keys: bool = False
+    key_deletes: bool = True
 
     @property
     def policy_name(self) -> str:
@@ -61,7 +62,7 @@ class Wanted:
                     "Effect": "Allow",
                     "Action": [
                         "s3:AbortMultipartUpload",
-                        "s3:DeleteObject",
+                        *(["s3:DeleteObject"] if self.key_deletes else []),
                         "s3:GetObject",
                         "s3:ListMultipartUploadParts",
                         "s3:PutObject",

@@ -49,6 +49,7 @@ def _one(entry: Mapping[str, Any]) -> Wanted:
             encryption=entry.get("encryption"),
             quota=None if entry.get("quota") is None else size(str(entry["quota"])),
             retire_keys=bool(entry.get("retire_keys")),
+            key_deletes=entry.get("key_deletes") is not False,
         )
     except ValueError as error:
         raise Refused(

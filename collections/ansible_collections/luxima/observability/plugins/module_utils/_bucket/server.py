@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -41,6 +41,15 @@ _HINTS = {
     **dict.fromkeys(_BAD_KEY, "; check minio_root_user and minio_root_password"),
     "NotImplemented": "; encryption needs the server's key, minio_kms_secret_key",
 }
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One object: its name, bytes, and the time (seconds) of its last change."""
+
+    name: str
+    size: int
+    modified: float
 
 
 class Unreachable(Exception):
@@ -152,6 +161,23 @@ class Server:
         with self._saying("read", f"the lifecycle of bucket {bucket}"):
             self._client.list_buckets()
             return self._rules(bucket) if self._client.bucket_exists(bucket) else None
+
+    def listed(self, bucket: str, prefix: str = "") -> Iterator[Stored]:
+        """The objects below a prefix, their present versions."""
+        with self._saying("list", f"bucket {bucket}"):
+            for one in self._client.list_objects(bucket, prefix or None, recursive=True):
+                modified = one.last_modified.timestamp() if one.last_modified else 0.0
+                yield Stored(str(one.object_name), int(one.size or 0), modified)
+
+    def content(self, bucket: str, name: str) -> bytes:
+        """One object whole."""
+        with self._saying("read", f"{name} in bucket {bucket}"):
+            answer = self._client.get_object(bucket, name)
+            try:
+                return bytes(answer.read())
+            finally:
+                answer.close()
+                answer.release_conn()
 
     def _rules(self, bucket: str) -> lifecycle.Rules:
         """Read as sent: the SDK's own classes drop what they do not know, and a foreign rule must survive whole."""

@@ -1,6 +1,6 @@
 # Copyright: luxima.observability contributors
 # GNU General Public License v3.0+ (see LICENSE)
-"""Durations as Prometheus, Loki and Go write them. A duration is a whole number of seconds."""
+"""Durations as Prometheus, Loki and Go write them, in whole seconds; sizes as Prometheus writes them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import re
 SECONDS = {"y": 365 * 86400, "w": 7 * 86400, "d": 86400, "h": 3600, "m": 60, "s": 1}
 DAY = SECONDS["d"]
 _PART = re.compile(r"(\d+)(ms|[ywdhms])")
+_SIZES = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4, "P": 5, "E": 6}
 _WHOLE = re.compile(r"(?:\d+(?:ms|[ywdhms]))+")
 
 
@@ -33,3 +34,9 @@ def days(seconds: int) -> str:
 def hours(seconds: int) -> str:
     """The spelling for servers that read Go durations, which know no days: `720h`."""
     return f"{seconds // 3600}h" if seconds % 3600 == 0 else f"{seconds}s"
+
+
+def size_bytes(text: str) -> int:
+    """Bytes of a size; Prometheus counts `GB` and `GiB` alike, in powers of 1024. 0 for what is no size."""
+    match = re.fullmatch(r"(\d+)([KMGTPE]?)i?B", str(text))
+    return int(match[1]) * 1024 ** _SIZES[match[2]] if match else 0

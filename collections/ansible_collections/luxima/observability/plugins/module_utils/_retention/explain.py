@@ -4,30 +4,12 @@
 
 from __future__ import annotations
 
-import re
-import time
-import urllib.parse
 from collections.abc import Callable, Mapping
-from datetime import datetime, timezone
-from typing import Any, Protocol
+from typing import Any
 
-from . import durations
 from .readback import Row, columns
 
 COLUMNS = ("class", "stated", "where", "by what", "in force", "oldest data")
-# Loki answers for at most this long at once.
-_WINDOW = 29 * durations.DAY
-_LOWEST = re.compile(r"^prometheus_tsdb_lowest_timestamp_seconds (\S+)$", re.MULTILINE)
-
-
-class Reader(Protocol):
-    """What is asked of a server."""
-
-    url: str
-
-    def get_json(self, path: str, headers: Mapping[str, str] | None = None) -> Any: ...
-
-    def get_text(self, path: str) -> str: ...
 
 
 def explanation(
@@ -57,39 +39,3 @@ def table(rows: list[dict[str, str]]) -> str:
 
 def _same(row: Row, one: Mapping[str, Any]) -> bool:
     return row.store == one["store"] and row.data == str(one["match"] or one["class"])
-
-
-def oldest_metrics(server: Reader) -> str:
-    """The first sample that Prometheus has."""
-    match = _LOWEST.search(server.get_text("/metrics"))
-    seconds = float(match[1]) if match else 0.0
-    # An empty store says the largest number there is.
-    return _date(seconds) if 0 < seconds < 1e11 else "none"
-
-
-def oldest_line(server: Reader, selector: str, period: int, tenant: str = "") -> str:
-    """The first line of the streams in Loki, not older than twice the period; asked window by window, oldest first."""
-    now = time.time()
-    start = now - 2 * period - durations.DAY
-    while start < now:
-        end = min(start + _WINDOW, now)
-        query = urllib.parse.urlencode(
-            {
-                "query": selector,
-                "start": int(start * 1e9),
-                "end": int(end * 1e9),
-                "limit": 1,
-                "direction": "forward",
-            }
-        )
-        headers = {"X-Scope-OrgID": tenant} if tenant else {}
-        result = server.get_json(f"/loki/api/v1/query_range?{query}", headers)["data"]["result"]
-        first = [int(value[0]) for stream in result for value in stream["values"]]
-        if first:
-            return _date(min(first) / 1e9)
-        start = end
-    return "none"
-
-
-def _date(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M")

@@ -6,6 +6,7 @@ Shapes of the input (the variables of roles/platform/defaults/main/retention.yml
 
 - policy: {class: {period, stores, selector?, priority?, store_periods?}}
 - overrides: {class: {field: value}}, merged over the policy
+- tables (an option): {class: [{table, column}]}, the tables of PostgreSQL
 - tenants: {tenant: {class: period}}
 """
 
@@ -33,6 +34,12 @@ ARCHIVE = "archive"
 VERSIONS = "object_storage"
 _SIZE = re.compile(r"\d+(B|KB|MB|GB|TB|PB|EB)")
 _TENANT = re.compile(r"[A-Za-z0-9!\-_.*'()]{1,150}")
+_TABLE = re.compile(r"[a-z_][a-z0-9_]*\.([a-z_][a-z0-9_]*|\*)")
+_COLUMN = re.compile(r"[a-z_][a-z0-9_]*")
+# The first Prometheus that reads retention from its configuration.
+_PROMETHEUS_FROM = (3, 11)
+# What a disk needs beside the blocks: the write-ahead log, compaction, the system.
+_DISK_SHARE = 0.8
 _TENANT_PRIORITY = 1000
 
 
@@ -54,6 +61,10 @@ class Options:
     stream_labels: tuple[str, ...] = STREAM_LABELS
     loki_multi_tenant: bool = False
     tempo_multi_tenant: bool = False
+    tables: Mapping[str, Any] = field(default_factory=dict)
+    # Empty and 0: not known.
+    prometheus_version: str = ""
+    metrics_disk_gb: int = 0
 
 
 @dataclass(frozen=True)
@@ -321,6 +332,60 @@ def _read_tenants(
     return found
 
 
+def _check_tables(classes: list[DataClass], options: Options, faults: list[str]) -> None:
+    by_name = {one.name: one for one in classes}
+    owner: dict[str, str] = {}
+    for name, entries in _as_mapping(options.tables, "platform_retention_tables", faults).items():
+        where = f"platform_retention_tables.{name}"
+        one = by_name.get(name)
+        if one is None:
+            faults.append(
+                f"{where}: no such class in platform_retention; known are {', '.join(sorted(by_name))}"
+            )
+        elif "postgresql" not in one.periods:
+            faults.append(
+                f"{where}: has tables, but platform_retention.{name}.stores is {', '.join(one.periods)}; add postgresql there"
+            )
+        if not isinstance(entries, (list, tuple)) or not all(isinstance(entry, Mapping) for entry in entries):
+            faults.append(f"{where}: must be a list of mappings with table and column")
+            continue
+        for entry in entries:
+            table, column = str(entry.get("table", "")), str(entry.get("column", ""))
+            if not _TABLE.fullmatch(table):
+                faults.append(
+                    f"{where}: {table!r} is no table; write schema.table, or schema.* for all of a schema"
+                )
+            if not _COLUMN.fullmatch(column):
+                faults.append(f"{where}: {table}: {column!r} is no column; name the one that holds the time")
+            if table in owner:
+                faults.append(
+                    f"{where}: {table} stands in platform_retention_tables.{owner[table]} too; a table has one period"
+                )
+            owner[table] = name
+
+
+def _check_metrics(classes: list[DataClass], options: Options, faults: list[str]) -> None:
+    size = str(options.metrics_size)
+    if size and not _SIZE.fullmatch(size):
+        faults.append(
+            f"platform_retention_metrics_size: {options.metrics_size!r} is no size; write for example 20GB, or nothing for no bound"
+        )
+    elif size and options.metrics_disk_gb:
+        room = int(options.metrics_disk_gb * 2**30 * _DISK_SHARE)
+        if durations.size_bytes(size) > room:
+            faults.append(
+                f"platform_retention_metrics_size: {size} of blocks do not fit on the disk of {options.metrics_disk_gb} GiB (guest_disk_gb) "
+                f"beside the write-ahead log and compaction; the bound must be at most {room // 2**30}GB, or the disk larger"
+            )
+    version = re.match(r"v?(\d+)\.(\d+)", options.prometheus_version)
+    if version and (int(version[1]), int(version[2])) < _PROMETHEUS_FROM:
+        one = next((one for one in classes if "prometheus" in one.periods), None)
+        faults.append(
+            f"platform_retention.{one.name if one else 'metrics'}: Prometheus {options.prometheus_version} (components/lock.yml) reads no retention "
+            f"from its configuration, so this period would not be in force; it does from {'.'.join(map(str, _PROMETHEUS_FROM))} on"
+        )
+
+
 def _analyse(
     policy: Mapping[str, Any], overrides: Mapping[str, Any], tenants: Mapping[str, Any], options: Options
 ) -> tuple[list[DataClass], dict[str, dict[str, int]], list[str]]:
@@ -340,10 +405,9 @@ def _analyse(
     _check_overlaps(classes, faults)
     _check_records(classes, faults)
     _check_lifecycles(classes, periods, options, faults)
-    if options.metrics_size and not _SIZE.fullmatch(str(options.metrics_size)):
-        faults.append(
-            f"platform_retention_metrics_size: {options.metrics_size!r} is no size; write for example 20GB, or nothing for no bound"
-        )
+    _check_metrics(classes, options, faults)
+    if complete:
+        _check_tables(classes, options, faults)
     return _ranked(classes), periods, faults
 
 
@@ -369,10 +433,11 @@ def plan(
 
     - classes: {name: {period, stores: {store: period}}}
     - prometheus: {time, size}
-    - loki: {retention_period, retention_stream, overrides, deletion_delay}; `overrides` is the content
+    - loki: {retention_period, retention_stream, overrides, tenants, deletion_delay}; `overrides` is the content
       of the runtime file per Loki tenant
     - tempo: {block_retention, overrides}; Go durations, the first in hours
     - minio, postgresql, proxmox: {class: period}
+    - tables: [{table, column, class, period}], the tables of PostgreSQL
     - lifecycles: {loki, tempo, archive: [{id, prefix, days, noncurrent_days?}]}, the rules of the buckets by reader
     - explanation: [{class, stated, store, enforced, setting, match, why}]; `match` is how the read-back calls the row
     """
@@ -404,9 +469,24 @@ def plan(
             store: {one.name: durations.days(one.periods[store]) for one in classes if store in one.periods}
             for store in ("minio", "postgresql", "proxmox")
         },
+        "tables": _tables(classes, chosen),
         "lifecycles": _lifecycles(classes, own, chosen),
         "explanation": _explanation(classes, own, chosen),
     }
+
+
+def _tables(classes: list[DataClass], options: Options) -> list[dict[str, str]]:
+    periods = {one.name: one.periods["postgresql"] for one in classes if "postgresql" in one.periods}
+    return [
+        {
+            "table": str(entry["table"]),
+            "column": str(entry["column"]),
+            "class": name,
+            "period": durations.days(periods[name]),
+        }
+        for name, entries in options.tables.items()
+        for entry in entries
+    ]
 
 
 def _lifecycles(
@@ -478,6 +558,8 @@ def _loki(classes: list[DataClass], own: Mapping[str, Mapping[str, int]], option
         "retention_period": durations.hours(longest),
         "retention_stream": streams,
         "overrides": overrides,
+        # The one tenant there is; with several, those that have periods of their own.
+        "tenants": sorted(overrides) if options.loki_multi_tenant else [LOKI_SINGLE_TENANT],
         "deletion_delay": options.deletion_delay,
     }
 
@@ -497,6 +579,7 @@ def _explanation(
     classes: list[DataClass], own: Mapping[str, Mapping[str, int]], options: Options
 ) -> list[dict[str, str]]:
     rows: list[dict[str, str]] = []
+    tables = {name: [str(entry["table"]) for entry in entries] for name, entries in options.tables.items()}
     for one in classes:
         for store, seconds in one.periods.items():
             why = f"platform_retention.{one.name}"
@@ -504,18 +587,22 @@ def _explanation(
                 why += f".store_periods.{store}"
             if store in UNENFORCED:
                 why += ": decided by the application that receives it"
-            rows.append(
+            # How the server's own answer calls it; a row for each table.
+            matches = [selectors.render(one.matchers)] if store == "loki" else [""]
+            if store == "postgresql" and tables.get(one.name):
+                matches = [f"table {name}" for name in tables[one.name]]
+            rows += [
                 {
                     "class": one.name,
                     "stated": one.stated,
                     "store": store,
                     "enforced": "" if store in UNENFORCED else durations.days(seconds),
-                    "setting": _SETTINGS[store],
-                    # How the server's own answer calls it.
-                    "match": selectors.render(one.matchers) if store == "loki" else "",
+                    "setting": f"timer, {match}" if match.startswith("table ") else _SETTINGS[store],
+                    "match": match,
                     "why": why,
                 }
-            )
+                for match in matches
+            ]
     logs = [one for one in classes if "loki" in one.periods]
     longest = max(logs, key=lambda one: one.periods["loki"])
     rows.append(

@@ -4,15 +4,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
+import yaml
+
 from .._bucket.lifecycle import Foreign, Rule, Rules, from_arguments
 from . import durations, selectors
-
-_UNITS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4, "P": 5, "E": 6}
 
 
 class Reader(Protocol):
@@ -23,6 +22,16 @@ class Reader(Protocol):
     def get_json(self, path: str) -> Any: ...
 
     def get_yaml(self, path: str, headers: Mapping[str, str] | None = None) -> Any: ...
+
+
+def document(text: str) -> Any:
+    """The YAML of a page; Tempo writes the page's name before it. Raises ValueError for what is none."""
+    if text.startswith("GET "):
+        text = text.partition("\n")[2].removeprefix("---\n")
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"not YAML: {' '.join(str(error).split())}") from None
 
 
 @dataclass(frozen=True)
@@ -51,7 +60,7 @@ def prometheus(plan: Mapping[str, Any], server: Reader) -> list[Row]:
     rows = [_period("metrics", "prometheus", server.url, want["time"], time, "storage.tsdb.retention.time")]
     if want.get("size") or size:
         wanted = str(want.get("size") or "")
-        same = _bytes(size) == _bytes(wanted)
+        same = durations.size_bytes(size) == durations.size_bytes(wanted)
         rows.append(
             Row(
                 "metrics",
@@ -104,26 +113,30 @@ def loki(plan: Mapping[str, Any], server: Reader) -> list[Row]:
         want["retention_stream"],
         limits.get("retention_stream"),
         "limits_config.retention_stream",
-        "",
     )
-    for tenant, own in want.get("overrides", {}).items():
-        have = server.get_yaml("/config/tenant/v1/limits", {"X-Scope-OrgID": tenant})
+    for tenant in loki_tenants(plan):
+        have = loki_limits(server, tenant)
         setting = f"runtime overrides, tenant {tenant}"
+        planned = want["overrides"].get(tenant, {})
+        # Of a tenant without periods of its own only what somebody changed is told; the rest stands above.
+        own = planned or want
+        found = []
         if "retention_period" in own:
-            rows.append(
-                _period(
-                    "(no class)",
-                    "loki",
-                    server.url,
-                    own["retention_period"],
-                    have.get("retention_period"),
-                    setting,
-                )
-            )
-        rows += _streams(
-            server.url, own.get("retention_stream", []), have.get("retention_stream"), setting, tenant
-        )
+            shown = have.get("retention_period")
+            found.append(_period("(no class)", "loki", server.url, own["retention_period"], shown, setting))
+        found += _streams(server.url, own.get("retention_stream", []), have.get("retention_stream"), setting)
+        rows += [row for row in found if planned or not row.ok]
     return rows
+
+
+def loki_tenants(plan: Mapping[str, Any]) -> list[str]:
+    """Tenants whose limits may differ from everybody's. Loki has no page that lists those of its runtime file."""
+    return sorted({*plan["loki"]["overrides"], *plan["loki"]["tenants"]})
+
+
+def loki_limits(server: Reader, tenant: str) -> dict[str, Any]:
+    """The limits in force for a tenant."""
+    return dict(server.get_yaml("/config/tenant/v1/limits", {"X-Scope-OrgID": tenant}))
 
 
 def tempo(plan: Mapping[str, Any], server: Reader) -> list[Row]:
@@ -140,25 +153,50 @@ def tempo(plan: Mapping[str, Any], server: Reader) -> list[Row]:
             "compactor.compaction.block_retention",
         )
     ]
-    if want.get("overrides"):
-        page = server.get_yaml("/status/runtime_config") or {}
-        have = {tenant: _of_tenant(own) for tenant, own in (page.get("overrides") or {}).items()}
-        for tenant in sorted({*want["overrides"], *(tenant for tenant, period in have.items() if period)}):
-            wanted = _of_tenant(want["overrides"].get(tenant))
-            rows.append(
-                _period(
-                    f"traces of {tenant}",
-                    "tempo",
-                    server.url,
-                    wanted,
-                    have.get(tenant, ""),
-                    f"runtime overrides, tenant {tenant}",
-                )
+    page = server.get_yaml("/status/runtime_config") or {}
+    have = {tenant: block_retention(own) for tenant, own in (page.get("overrides") or {}).items()}
+    for tenant in sorted({*want["overrides"], *(tenant for tenant, period in have.items() if period)}):
+        wanted = block_retention(want["overrides"].get(tenant))
+        rows.append(
+            _period(
+                f"traces of {tenant}",
+                "tempo",
+                server.url,
+                wanted,
+                have.get(tenant, ""),
+                f"runtime overrides, tenant {tenant}",
             )
+        )
     return rows
 
 
-def _of_tenant(own: Any) -> str:
+def postgresql(
+    plan: Mapping[str, Any], server: str, report: Mapping[str, Any] | None, check: bool
+) -> list[Row]:
+    """The periods that the job on the server has, and whether its timer runs; `report` is what it says of itself."""
+    if not plan["tables"]:
+        return []
+    if report is None and check:
+        return predicted(plan, "postgresql", server)
+    have = {str(one["pattern"]): str(one["period"]) for one in (report or {}).get("tables", [])}
+    wanted = {str(one["table"]): str(one["period"]) for one in plan["tables"]}
+    timer = str((report or {}).get("timer") or "none")
+    rows = [Row("(deletes)", "postgresql", server, "active", timer, timer == "active", "timer")]
+    rows += [
+        _period(
+            f"table {name}",
+            "postgresql",
+            server,
+            wanted.get(name, ""),
+            have.get(name, ""),
+            f"timer, table {name}",
+        )
+        for name in sorted({*wanted, *have})
+    ]
+    return rows
+
+
+def block_retention(own: Any) -> str:
     """The period in a tenant's overrides; zero is Tempo's word for none of its own."""
     text = str(((own or {}).get("compaction") or {}).get("block_retention") or "")
     return "" if text in ("0", "0s") else text
@@ -212,7 +250,7 @@ def _least(plan: Mapping[str, Any], consumer: str, rule: Foreign) -> int:
         ]
     elif consumer == "tempo":
         periods = [plan["tempo"]["block_retention"]] + [
-            _of_tenant(own) for own in plan["tempo"]["overrides"].values() if _of_tenant(own)
+            block_retention(own) for own in plan["tempo"]["overrides"].values() if block_retention(own)
         ]
     else:
         return max(
@@ -273,10 +311,10 @@ def _period(data: str, store: str, url: str, wanted: Any, shown: Any, setting: s
         same = durations.parse(str(wanted)) == durations.parse(str(shown))
     except ValueError:
         same = False
-    return Row(data, store, url, _people(wanted), _people(shown), same, setting)
+    return Row(data, store, url, people(wanted), people(shown), same, setting)
 
 
-def _people(text: Any) -> str:
+def people(text: Any) -> str:
     """`30d` for `720h0m0s`; what is no duration stays as it is."""
     if text in (None, ""):
         return "none"
@@ -286,7 +324,7 @@ def _people(text: Any) -> str:
         return str(text)
 
 
-def _streams(url: str, wanted: Any, shown: Any, setting: str, tenant: str) -> list[Row]:
+def _streams(url: str, wanted: Any, shown: Any, setting: str) -> list[Row]:
     want = {_key(one["selector"]): one for one in wanted or []}
     have = {_key(one["selector"]): one for one in shown or []}
     rows = []
@@ -306,7 +344,7 @@ def _streams(url: str, wanted: Any, shown: Any, setting: str, tenant: str) -> li
             )
         )
     rows += [
-        Row(str(one["selector"]), "loki", url, "none", _people(one["period"]), False, setting)
+        Row(str(one["selector"]), "loki", url, "none", people(one["period"]), False, setting)
         for key, one in have.items()
         if key not in want
     ]
@@ -315,9 +353,3 @@ def _streams(url: str, wanted: Any, shown: Any, setting: str, tenant: str) -> li
 
 def _key(text: str) -> tuple[str, ...]:
     return tuple(sorted(str(matcher) for matcher in selectors.parse(str(text))))
-
-
-def _bytes(text: str) -> int:
-    """Prometheus counts `GB` and `GiB` alike, in powers of 1024."""
-    match = re.fullmatch(r"(\d+)([KMGTPE]?)i?B", text)
-    return int(match[1]) * 1024 ** _UNITS[match[2]] if match else 0

@@ -9,9 +9,10 @@ import urllib.error
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
 from ansible.module_utils.urls import ConnectionError as NoConnection
 from ansible.module_utils.urls import open_url
+
+from .readback import document
 
 
 class Unreachable(Exception):
@@ -52,6 +53,5 @@ class Server:
         return self._get(path, {})
 
     def get_yaml(self, path: str, headers: Mapping[str, str] | None = None) -> Any:
-        """The document of a page in YAML; Tempo puts the name of the page before it."""
-        text = self._get(path, headers or {})
-        return yaml.safe_load(text.split("---\n", 1)[-1])
+        """The document of a page in YAML. Raises ValueError for what is none."""
+        return document(self._get(path, headers or {}))

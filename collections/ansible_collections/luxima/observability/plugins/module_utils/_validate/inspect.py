@@ -12,6 +12,8 @@ from typing import Any
 from ansible.errors import AnsibleError, AnsibleUndefinedVariable
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
+from .._artifacts import lock
+from .._artifacts.store import default_lock_file
 from .._retention import policy as retention
 from . import groups as grouping
 from . import guests, schema
@@ -219,6 +221,9 @@ def _retention(inventory: Inventory, values: Mapping[str, Mapping[str, Any]]) ->
             stream_labels=tuple(have.get("platform_log_labels") or retention.STREAM_LABELS),
             loki_multi_tenant=bool(have.get("loki_auth_enabled")),
             tempo_multi_tenant=bool(have.get("tempo_multitenancy_enabled")),
+            tables=have.get("platform_retention_tables") or {},
+            prometheus_version=_version(have),
+            **_room(inventory, host, have),
         )
         for problem in retention.problems(
             have["platform_retention"],
@@ -232,6 +237,24 @@ def _retention(inventory: Inventory, values: Mapping[str, Mapping[str, Any]]) ->
                 Fault(variable if named else "platform_retention", host, text if named else problem)
             )
     return faults
+
+
+def _room(inventory: Inventory, host: str, have: Mapping[str, Any]) -> dict[str, Any]:
+    """What a host of Prometheus gives to its blocks: a root disk, unless a disk of their own is mounted."""
+    if host not in inventory.groups.get("prometheus", []) or host not in inventory.groups.get("guests", []):
+        return {}
+    own = [disk for disk in have.get("guest_disks") or [] if isinstance(disk, Mapping) and disk.get("path")]
+    return {} if own else {"metrics_disk_gb": int(have.get("guest_disk_gb") or 0)}
+
+
+def _version(have: Mapping[str, Any]) -> str:
+    """The version of Prometheus that is installed; empty when the lock cannot say, which is told elsewhere."""
+    try:
+        entry = lock.load(str(have.get("platform_lock_file") or default_lock_file())).entry("prometheus")
+    except lock.LockError:
+        return ""
+    source = entry.release or entry.build
+    return str(source.version) if source else ""
 
 
 def _hypervisor(inventory: Inventory) -> list[Fault]:

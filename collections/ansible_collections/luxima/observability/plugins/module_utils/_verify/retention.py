@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-import yaml
-
 from .._retention import readback
 from .client import Client, Refused
 from .model import Check, NotYet, Wanted
@@ -28,12 +26,10 @@ class Reader:
     def get_yaml(self, path: str, headers: Mapping[str, str] | None = None) -> Any:
         tenant = (headers or {}).get("X-Scope-OrgID")
         client = Client({**self._connection, "tenant": tenant} if tenant else self._connection)
-        # Tempo writes a heading before the document.
-        answer = client.text(path).split("---\n", 1)[-1]
         try:
-            return yaml.safe_load(answer)
-        except yaml.YAMLError as error:
-            raise Refused("GET", self.url + path, 200, f"not YAML: {error}") from error
+            return readback.document(client.text(path))
+        except ValueError as error:
+            raise Refused("GET", self.url + path, 200, str(error)) from error
 
 
 def checks(wanted: Wanted) -> list[Check]:

@@ -155,6 +155,16 @@ BAD: list[tuple[dict[str, Any], list[str]]] = [
     ({"options": {"lifecycles": {"loki": "36h"}}}, ["platform_retention_lifecycles.loki", "whole days"]),
     ({"options": {"lifecycles": {"grafana": "9d"}}}, ["platform_retention_lifecycles.grafana", "loki, tempo"]),
     ({"tenants": {"t": {"web": "120d"}}, "options": {"lifecycles": {"loki": "100d"}}}, ["platform_retention_lifecycles.loki", "platform_retention_tenants.t.web", "120d", "121d"]),
+    # tables
+    ({"options": {"tables": {"adit": []}}}, ["platform_retention_tables.adit", "no such class", "audit"]),
+    ({"options": {"tables": {"web": [{"table": "a.b", "column": "at"}]}}}, ["platform_retention_tables.web", "stores is loki", "add postgresql"]),
+    ({"options": {"tables": {"audit": [{"table": "audit_log", "column": "at"}]}}}, ["platform_retention_tables.audit", "'audit_log'", "schema.table"]),
+    ({"options": {"tables": {"audit": [{"table": "a.b"}]}}}, ["platform_retention_tables.audit", "a.b", "column"]),
+    ({"options": {"tables": {"audit": ["core.audit_log"]}}}, ["platform_retention_tables.audit", "list of mappings"]),
+    ({"policy": with_(web={"stores": ["loki", "postgresql"]}), "options": {"tables": {"audit": [{"table": "a.b", "column": "c"}], "web": [{"table": "a.b", "column": "c"}]}}}, ["platform_retention_tables.web", "platform_retention_tables.audit", "one period"]),
+    # what the server and its disk can do
+    ({"options": {"metrics_size": "20GB", "metrics_disk_gb": 20}}, ["platform_retention_metrics_size", "20GB", "guest_disk_gb", "16GB"]),
+    ({"options": {"prometheus_version": "3.5.0"}}, ["platform_retention.metrics", "3.5.0", "3.11"]),
     # the rest
     ({"options": {"metrics_size": "lots"}}, ["platform_retention_metrics_size", "lots", "20GB"]),
     ({"options": {"deletion_delay": "soon"}}, ["platform_retention_deletion_delay", "soon"]),
@@ -189,6 +199,23 @@ def test_the_matrix_has_forty_policies_for_a_dozen_reasons() -> None:
         reasons.add(" ".join(re.findall(r"[a-z]{4,}", bare)[:4]))
     assert len(BAD) >= 40
     assert len(reasons) >= 12, sorted(reasons)
+
+
+def test_what_the_disk_and_the_version_can_do_is_accepted() -> None:
+    fits = policy.Options(metrics_size="16GB", metrics_disk_gb=20, prometheus_version="3.15.0")
+    assert policy.problems(POLICY, options=fits) == []
+    assert policy.problems(POLICY, options=policy.Options(prometheus_version="v4.0.1")) == []
+
+
+def test_tables_have_the_period_of_their_class() -> None:
+    tables = SHIPPED["platform_retention_tables"]
+    plan = policy.plan(POLICY, {"audit": {"period": "180d"}}, options=policy.Options(tables=tables))
+    assert plan["tables"] == [
+        {"table": "core.audit_log", "column": "created_at", "class": "audit", "period": "180d"},
+        {"table": "internal.*", "column": "created_at", "class": "audit", "period": "180d"},
+    ]
+    rows = {one["match"]: one["enforced"] for one in plan["explanation"] if one["store"] == "postgresql"}
+    assert rows == {"table core.audit_log": "180d", "table internal.*": "180d"}
 
 
 def test_every_fault_is_in_one_list() -> None:

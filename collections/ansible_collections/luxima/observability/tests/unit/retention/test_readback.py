@@ -57,7 +57,10 @@ class Answers:
         if path == "/config":
             return yaml.safe_dump({"limits_config": self.limits, "compactor": self.compactor})
         if path == "/status/runtime_config":
-            return "---\n" + yaml.safe_dump({"overrides": self.tempo_tenants})
+            # No line of dashes here: what the real one writes.
+            return "GET /status/runtime_config\n" + yaml.safe_dump(
+                {"defaults": {"global": {}}, "overrides": self.tempo_tenants}
+            )
         if path == "/metrics":
             return "# HELP x\nprometheus_tsdb_lowest_timestamp_seconds 1.7637e+09\n"
         if path.startswith("/loki/api/v1/query_range"):
@@ -214,6 +217,11 @@ def test_a_tenant_s_periods_are_asked_for(servers: Answers, run: Run) -> None:
         "retention_stream": plan["loki"]["overrides"]["fake"]["retention_stream"]
     }
     assert not run(plan=plan).get("failed")
+
+
+def test_a_period_that_somebody_wrote_into_the_runtime_file_is_named(servers: Answers, run: Run) -> None:
+    servers.tenant_limits["fake"] = {**servers.limits, "retention_period": "1d"}
+    assert "(no class): in force 1d, wanted 90d (runtime overrides, tenant fake)" in run()["msg"]
 
 
 def test_a_size_bound_is_compared_in_prometheus_units(servers: Answers, run: Run) -> None:
