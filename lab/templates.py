@@ -179,7 +179,7 @@ class Uploaded(Template):
 
 def uploaded(path: Path) -> Uploaded:
     with path.open("rb") as stream:
-        return Uploaded(path.name, (), path, hashlib.file_digest(stream, "sha256").hexdigest())
+        return Uploaded(path.name, path=path, content=hashlib.file_digest(stream, "sha256").hexdigest())
 
 
 def find(file: str) -> Template:

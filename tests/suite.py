@@ -86,7 +86,9 @@ def molecule(scenario: str) -> Command:
 
 NEWEST = ("bash", "tests/newest.sh")
 STEPS = (
-    Step("packages", ((sys.executable, "-m", "lab.packages", "build", "containers", "machines", "tests"),), 60),
+    Step(
+        "packages", ((sys.executable, "-m", "lab.packages", "build", "containers", "machines", "tests"),), 60
+    ),
     Step(
         "lint",
         (
