@@ -307,7 +307,10 @@ def guest() -> Guest:
 @pytest.fixture(scope="module")
 def machine() -> Guest:
     made = Guest("vm1", 41, HOSTS, HOSTS.with_name("machine.yml"))
-    for words in (("playbooks/provision.yml",), ("playbooks/deploy.yml", "--limit", "localhost,vm1")):
+    for words in (
+        ("playbooks/provision.yml",),
+        ("playbooks/deploy.yml", "--tags", "node_exporter", "--limit", "localhost,vm1"),
+    ):
         done = made.site.playbook(*words, records=RECORDS / "changes")
         assert done.code == 0, done.output
     return made
