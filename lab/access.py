@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import secrets
 import threading
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from lab.errors import ApiError
@@ -76,6 +78,11 @@ ROLES: Mapping[str, frozenset[str]] = {
     "Administrator": frozenset(_EVERYTHING),
     "NoAccess": frozenset(),
     "PVEAuditor": _AUDITOR,
+    "PVEDatastoreAdmin": frozenset(name for name in _EVERYTHING if name.startswith("Datastore.")),
+    "PVEDatastoreUser": frozenset({"Datastore.Audit", "Datastore.AllocateSpace"}),
+    "PVEPoolAdmin": frozenset({"Pool.Allocate", "Pool.Audit"}),
+    "PVESDNUser": frozenset({"SDN.Audit", "SDN.Use"}),
+    "PVESysAdmin": frozenset({"Permissions.Modify", "Sys.Audit", "Sys.Console", "Sys.Syslog"}),
     "PVEVMAdmin": frozenset(_VM_ADMIN),
     "PVEVMUser": _VM_USER,
 }
@@ -93,6 +100,8 @@ class Token:
 class User:
     password: str
     tokens: dict[str, Token] = field(default_factory=dict)
+    comment: str = ""
+    enabled: bool = True
 
 
 @dataclass(frozen=True)
@@ -115,13 +124,38 @@ class Identity:
 class Access:
     """The user directory of one hypervisor cluster."""
 
-    def __init__(self, key: bytes | None = None) -> None:
+    def __init__(self, key: bytes | None = None, state: Path | None = None) -> None:
+        self._state = state
         self._key = key or secrets.token_bytes(32)
         self._epoch = 0
         self._lock = threading.Lock()
         self.users: dict[str, User] = {}
-        # (path, user or token) -> role; every entry propagates downwards.
+        # (path, user or token) -> names of roles, joined by commas.
         self.acl: dict[tuple[str, str], str] = {}
+        # Entries that are for their path only, and not for those below.
+        self.flat: set[tuple[str, str]] = set()
+        if state and state.exists():
+            known = json.loads(state.read_text(encoding="utf-8"))
+            for name, user in known["users"].items():
+                tokens = {token: Token(**entry) for token, entry in user.pop("tokens").items()}
+                self.users[name] = User(**user, tokens=tokens)
+            self.acl = {(path, who): roles for path, who, roles in known["acl"]}
+            self.flat = {(path, who) for path, who in known["flat"]}
+
+    def save(self) -> None:
+        """Keep users and lists for the next life of the server."""
+        if self._state is None:
+            return
+        with self._lock:
+            document = {
+                "users": {name: asdict(user) for name, user in self.users.items()},
+                "acl": [[*key, roles] for key, roles in sorted(self.acl.items())],
+                "flat": sorted(self.flat),
+            }
+            scratch = self._state.with_name(f".{self._state.name}.{secrets.token_hex(4)}")
+            scratch.touch(mode=0o600)
+            scratch.write_text(json.dumps(document), encoding="utf-8")
+            scratch.replace(self._state)
 
     # -- tickets
 
@@ -142,7 +176,11 @@ class Access:
     def login(self, user: str, password: str) -> dict[str, Any]:
         """A ticket for a password, or for a ticket that is still good."""
         known = self.users.get(user)
-        good = known is not None and hmac.compare_digest(known.password.encode(), password.encode())
+        good = (
+            known is not None
+            and known.enabled
+            and hmac.compare_digest(known.password.encode(), password.encode())
+        )
         if not good and password.startswith("PVE:"):
             good = known is not None and self._ticket_user(password) == user
         if not good:
@@ -162,7 +200,7 @@ class Access:
 
     def by_ticket(self, ticket: str, csrf: str | None, needs_csrf: bool) -> Identity:
         user = self._ticket_user(ticket)
-        if user is None or user not in self.users:
+        if user is None or user not in self.users or not self.users[user].enabled:
             raise ApiError(401, "permission denied - invalid PVE ticket")
         if needs_csrf:
             stamp, _, signature = (csrf or "").partition(":")
@@ -175,7 +213,7 @@ class Access:
         full, _, secret = text.partition("=")
         user, _, name = full.partition("!")
         token = self.users[user].tokens.get(name) if user in self.users else None
-        if token is None:
+        if token is None or not self.users[user].enabled:
             raise ApiError(401, f"no such token '{name}' for user '{user}'")
         if not hmac.compare_digest(token.secret.encode(), secret.encode()):
             raise ApiError(401, "Authentication failed!")
@@ -189,9 +227,11 @@ class Access:
         # The most specific entry wins.
         current = path.rstrip("/") or "/"
         while True:
-            role = self.acl.get((current, who))
-            if role is not None:
-                return ROLES[role]
+            roles = self.acl.get((current, who))
+            if roles is not None and (
+                current == (path.rstrip("/") or "/") or (current, who) not in self.flat
+            ):
+                return frozenset().union(*(ROLES[role] for role in roles.split(",")))
             if current == "/":
                 return frozenset()
             current = current.rsplit("/", 1)[0] or "/"
@@ -253,5 +293,15 @@ class Access:
                 path = path.replace("{" + name + "}", str(value))
             options = dict(zip(check[3::2], check[4::2]))
             self.require(who, path, check[2], any_of=bool(options.get("any")))
+        elif operator == "perm-modify":
+            self.require(who, str(params["path"]), ["Permissions.Modify"])
+        elif operator == "userid-group":
+            self.require(who, "/access/groups", check[1], any_of=True)
+        elif operator == "userid-param" and check[1] == "self":
+            if who.user != params["userid"]:
+                raise ApiError(403, f"Permission check failed ({params['userid']})")
+        elif operator == "userid-param":
+            realm = str(params["userid"]).rpartition("@")[2]
+            self.require(who, f"/access/realm/{realm}", [check[1]])
         else:
             raise ApiError(403, "Permission check failed (user != root@pam)")

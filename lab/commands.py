@@ -457,8 +457,10 @@ def serve(name: str) -> int:
         raise LabError(f"this checkout's lab is {instance.name}, not {name}")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     known = json.loads(instance.secrets_path.read_text(encoding="utf-8"))
-    access = Access()
-    access.users["root@pam"] = User(known["password"], {"lab": Token(known["token"], privsep=False)})
+    access = Access(state=instance.state / "api" / "access.json")
+    root = access.users.setdefault("root@pam", User(""))
+    root.password = known["password"]
+    root.tokens["lab"] = Token(known["token"], privsep=False)
     drivers = {"lxc": LxcDriver(instance), "qemu": QemuDriver(instance)}
     cluster = Cluster(NODES, drivers, access, state=instance.state / "api")
     cluster.provide_templates()

@@ -86,6 +86,9 @@ def test_every_implemented_method_is_one_of_the_official_api() -> None:
 
 
 PLACES = {
+    "userid": "root@pam",
+    "tokenid": "lab",
+    "roleid": "PVEAuditor",
     "node": "pve1",
     "storage": "local",
     "poolid": "p",

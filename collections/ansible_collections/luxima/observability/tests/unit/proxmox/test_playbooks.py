@@ -219,3 +219,41 @@ def test_guest_waited_for_at_use_is_waited_for_by_the_first_component(play: Any)
     used = play("deploy", "--tags", "node_exporter", "--skip-tags", "artifacts", *later)
     assert used.returncode != 0
     assert "127.0.0.1 cannot be managed after 1 s" in used.stdout
+
+
+def test_snapshot_before_a_deployment_and_back(site: Any, play: Any) -> None:
+    play("provision", "-e", "ansible_connection=local")
+    taken = play("snapshot", "-e", "snapshot=deploy-1", "--limit", "web-*")
+    assert taken.returncode == 0, taken.stdout + taken.stderr
+    kept = {guest.name: list(guest.snapshots) for guest in site.server.cluster.guests.values()}
+    assert kept == {"web-1": ["deploy-1"], "web-2": ["deploy-1"], "off-3": []}
+    site.edit("web-1", description="changed by the deployment")
+    arguments = ["-e", "snapshot=deploy-1", "-e", "snapshot_state=rollback", "--limit", "web-1"]
+    assert "changed=1" in play("snapshot", *arguments, "--check").stdout
+    back = play("snapshot", *arguments, "-e", "ansible_connection=local")
+    assert back.returncode == 0, back.stdout + back.stderr
+    assert "description" not in site.config("web-1")
+
+
+def test_templates_of_a_version_are_kept_as_long_as_the_policy_says(site: Any, play: Any) -> None:
+    play("provision", "-e", "ansible_connection=local")
+    for version in ("1.0", "1.1"):
+        made = play("version", "-e", f"version={version}", "--limit", "web-1")
+        assert made.returncode == 0, made.stdout + made.stderr
+    first = site.server.guest("web-1-1.0")
+    head = first.config["description"].rpartition(" ")[0]
+    first.config["description"] = f"{head} 2020-01-01T00:00:00Z\n"
+    cleaned = play("version", "-e", "version=1.1", "--limit", "web-1")
+    assert "changed=1" in cleaned.stdout, cleaned.stdout + cleaned.stderr
+    names = [guest.name for guest in site.server.cluster.guests.values()]
+    assert sorted(names) == ["off-3", "web-1", "web-1-1.1", "web-2"]
+    assert "changed=0" in play("version", "-e", "version=1.1", "--limit", "web-1").stdout
+
+
+def test_inventory_hands_a_guest_to_the_ha_manager(site: Any, play: Any) -> None:
+    play.more("guest_ha: kept\nguest_startup: order=2\n", "all: {}")
+    result = play("provision", "-e", "ansible_connection=local")
+    assert result.returncode == 0, result.stdout + result.stderr
+    states = {entry["sid"]: entry["state"] for entry in site.api("GET", "cluster/ha/resources")}
+    assert sorted(states.values()) == ["started", "started", "stopped"]
+    assert site.config("web-1")["startup"] == "order=2"
