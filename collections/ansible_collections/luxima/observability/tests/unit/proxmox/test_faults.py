@@ -24,6 +24,7 @@ from .conftest import KINDS, OPERATIONS, Operation, Site, guest, outcome, side_b
 
 REPORT = next(path for path in Path(__file__).resolve().parents if (path / "lab").is_dir()) / "reports"
 LONG = bool(os.environ.get("TESTS_LONG"))
+pytestmark = pytest.mark.slow
 ALL = tuple(operation.name for operation in OPERATIONS)
 EXISTING = tuple(operation.name for operation in OPERATIONS if operation.before is not None)
 DEADLINES = {"lock": 2, "stop": 6}
