@@ -57,6 +57,9 @@ test-all: setup ## CI and the long scenarios
 bench: setup .cache/bench/.installed ## measure beside the usual ways, on a running lab; reports/bench.json
 	@$(BIN)/python -m bench
 
+bench-guests: setup .cache/bench/.installed ## making guests, beside the modules of community.proxmox in loops; reports/bench-guests.json
+	@$(BIN)/python -m bench.guests
+
 collection: setup ## the Galaxy artifact, into dist/
 	@$(BIN)/python tests/build_collection.py dist
 
@@ -65,4 +68,4 @@ lock: setup ## resolve requirements.txt again from pyproject.toml
 	@$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
 	  --fork-strategy requires-python --generate-hashes --no-emit-index-url --no-emit-find-links --no-header -q -o requirements.txt
 
-.PHONY: help setup demo down deploy render scenario lint test test-all bench collection lock
+.PHONY: help setup demo down deploy render scenario lint test test-all bench bench-guests collection lock

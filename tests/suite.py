@@ -141,6 +141,9 @@ STEPS = (
     Step("scenario-production", (molecule("production"),), 1200, long=True),
     Step("scenario-restore", (molecule("restore"),), 480, long=True),
     Step("scenario-faults-all", (("env", "FAULTS=all", *molecule("faults")),), 2700, long=True),
+    Step(
+        "guests-all", (("env", "TESTS_LONG=1", "pytest", f"{COLLECTION}/tests/unit/proxmox"),), 600, long=True
+    ),
 )
 
 

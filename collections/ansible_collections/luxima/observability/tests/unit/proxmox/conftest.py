@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
 import multiprocessing
@@ -325,6 +326,18 @@ OPERATIONS = (
 )
 
 T = TypeVar("T")
+
+
+def on_a_hypervisor(check: Callable[[Site, T], None]) -> Callable[[T], str]:
+    """A check of one row of a table, on a hypervisor of its own, for :func:`side_by_side`."""
+
+    @functools.wraps(check)
+    def whole(row: T) -> str:
+        with lab.testing.server(nodes=("pve1", "pve2"), vm_templates=True) as server:
+            check(Site(server), row)
+        return ""
+
+    return whole
 
 
 def side_by_side(work: Callable[[T], str], items: Sequence[T], processes: int = 6) -> dict[T, str]:

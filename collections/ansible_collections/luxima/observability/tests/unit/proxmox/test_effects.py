@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import Site, comparable, guest, outcome
+from .conftest import Site, comparable, guest, on_a_hypervisor, outcome, side_by_side
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,9 @@ def foretold(result: dict[str, Any], row: Row) -> dict[str, Any]:
     return told
 
 
-@pytest.mark.parametrize("row", ROWS, ids=str)
-def test_change_holds_at_once_or_waits_for_a_reboot(both: Site, row: Row) -> None:
+@on_a_hypervisor
+def effect(both: Site, number: int) -> None:
+    row = ROWS[number]
     existing = disk("mp0", 1, "/data") if row.kind == "lxc" else disk("scsi1", 1)
     first = guest(row.kind, **nic(), **existing)
     both.ok(first)
@@ -103,6 +104,16 @@ def test_change_holds_at_once_or_waits_for_a_reboot(both: Site, row: Row) -> Non
     assert both.pending("one") == set()
     assert outcome(allowed)["needs_reboot"] is False
     assert both.ok(wanted, reboot="if_needed")["changed"] is False
+
+
+@pytest.fixture(scope="module")
+def results() -> dict[int, str]:
+    return side_by_side(effect, range(len(ROWS)))
+
+
+@pytest.mark.parametrize("number", range(len(ROWS)), ids=lambda number: str(ROWS[number]))
+def test_change_holds_at_once_or_waits_for_a_reboot(results: dict[int, str], number: int) -> None:
+    assert results[number] == "", results[number]
 
 
 @pytest.mark.parametrize("kind", ["lxc", "vm"])

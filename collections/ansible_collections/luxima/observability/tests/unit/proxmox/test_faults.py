@@ -19,11 +19,13 @@ from typing import Any
 import pytest
 
 import lab.testing
+from lab.faults import SWITCHES
 
 from .conftest import KINDS, OPERATIONS, Operation, Site, guest, outcome, side_by_side
 
 REPORT = next(path for path in Path(__file__).resolve().parents if (path / "lab").is_dir()) / "reports"
 LONG = bool(os.environ.get("TESTS_LONG"))
+pytestmark = pytest.mark.slow
 ALL = tuple(operation.name for operation in OPERATIONS)
 EXISTING = tuple(operation.name for operation in OPERATIONS if operation.before is not None)
 DEADLINES = {"lock": 2, "stop": 6}
@@ -43,6 +45,8 @@ class Fault:
     #: Met in every operation by the short run too.
     always: bool = False
     kinds: tuple[str, ...] = KINDS
+    #: What a running hypervisor of the lab calls it.
+    switch: str = ""
 
 
 def answers(status: int, text: str, times: int = 1) -> Inject:
@@ -116,10 +120,10 @@ def said(texts: dict[str, str], times: int = 1) -> Inject:
 
 
 FAULTS = (
-    Fault("slow tasks", slow),
-    Fault("tasks that end with warnings", switch("task_warnings", 9)),
-    Fault("reply lost after the effect", lost, always=True),
-    Fault("request lost on the way", answers(596, "Connection timed out"), always=True),
+    Fault("slow tasks", slow, switch="slow-task"),
+    Fault("tasks that end with warnings", switch("task_warnings", 9), switch="task-warnings"),
+    Fault("reply lost after the effect", lost, always=True, switch="drop-reply"),
+    Fault("request lost on the way", answers(596, "Connection timed out"), always=True, switch="no-reply"),
     Fault("answers to questions lost", lost_questions, EXISTING),
     Fault(
         "requests always lost", answers(596, "Connection timed out", 99), error=("no reply from the node",)
@@ -129,16 +133,22 @@ FAULTS = (
         "storage busy in the task",
         switch("storage_lock", 1),
         ("create", "configure a clone"),
+        switch="storage-lock",
     ),
     Fault(
         "storage busy",
         answers(500, "cfs-lock 'storage-local-lvm' error: got lock request timeout"),
         ("create", "grow"),
     ),
-    Fault("file lock held a moment", switch("file_lock", 1), ("create", "configure", "grow", "destroy")),
+    Fault(
+        "file lock held a moment",
+        switch("file_lock", 1),
+        ("create", "configure", "grow", "destroy"),
+        switch="file-lock",
+    ),
     Fault("file lock held", said(FILE_LOCK, 2)),
     Fault("file lock held for good", said(FILE_LOCK, 99), error=("can't lock file", "deadlines.lock")),
-    Fault("locked by a backup that ends", locked("backup", 0.5), EXISTING),
+    Fault("locked by a backup that ends", locked("backup", 0.5), EXISTING, switch="lock-held"),
     Fault("locked by a snapshot that ends", locked("snapshot", 0.5), ("configure", "destroy")),
     Fault(
         "locked for good",
@@ -170,11 +180,18 @@ FAULTS = (
         error=("lacks a privilege", "/vms/100, VM.Something"),
     ),
     Fault(
-        "quota full",
+        "storage full in the task",
+        switch("quota_full", 99),
+        ("create", "configure a clone"),
+        error=("space",),
+        switch="quota-full",
+    ),
+    Fault(
+        "refused for lack of space",
         answers(500, "lvcreate failed: insufficient free space: quota exceeded", 99),
         error=("quota exceeded",),
     ),
-    Fault("ticket expired", expired, password=True),
+    Fault("ticket expired", expired, password=True, switch="expired-ticket"),
 )
 CELLS = [
     (fault.name, kind, operation.name)
@@ -309,3 +326,9 @@ def table(results: dict[tuple[str, str, str], str]) -> str:
 @pytest.mark.parametrize("where", CELLS, ids=" / ".join)
 def test_fault_ends_well(found: dict[tuple[str, str, str], str], where: tuple[str, str, str]) -> None:
     assert not found[where].startswith("FAULT"), found[where]
+
+
+def test_every_switch_of_the_lab_is_met() -> None:
+    met = {fault.switch for fault in FAULTS}
+    # A slow clone is a slow task of one kind.
+    assert set(SWITCHES) - {"slow-clone"} == met - {""}

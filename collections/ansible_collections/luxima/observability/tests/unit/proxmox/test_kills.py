@@ -15,6 +15,7 @@ import lab.testing
 from .conftest import KEY, Site, guest, side_by_side
 
 LONG = bool(os.environ.get("TESTS_LONG"))
+pytestmark = pytest.mark.slow
 #: In the short run a kill after every so many requests.
 STRIDE = 1 if LONG else 6
 

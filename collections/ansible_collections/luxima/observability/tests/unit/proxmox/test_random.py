@@ -8,6 +8,7 @@ import contextlib
 import os
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -23,6 +24,7 @@ import lab.testing
 from .conftest import MAC, Site, comparable, outcome, side_by_side, small
 
 LONG = bool(os.environ.get("TESTS_LONG"))
+pytestmark = pytest.mark.slow
 #: What nobody manages here, by kind: changed by others, kept by every run.
 UNMANAGED: dict[str, dict[str, list[Any]]] = {
     "lxc": {
