@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -58,6 +60,7 @@ def play(site: Any, tmp_path: Path) -> Any:
         program = Path(sys.executable).parent / "ansible-playbook"
         command = [str(program), "-i", str(tmp_path), f"playbooks/{playbook}.yml", *arguments]
         environment = {**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"}
+        environment.pop("ANSIBLE_COLLECTIONS_PATH", None)
         return subprocess.run(
             command, cwd=PROJECT, capture_output=True, text=True, env=environment, timeout=120, check=False
         )
@@ -257,3 +260,61 @@ def test_inventory_hands_a_guest_to_the_ha_manager(site: Any, play: Any) -> None
     states = {entry["sid"]: entry["state"] for entry in site.api("GET", "cluster/ha/resources")}
     assert sorted(states.values()) == ["started", "started", "stopped"]
     assert site.config("web-1")["startup"] == "order=2"
+
+
+def collections_with(name: str) -> str:
+    """The folder of an installed collection's tree; empty when it is not there."""
+    places = [*os.environ.get("ANSIBLE_COLLECTIONS_PATH", "").split(":"), "~/.ansible/collections"]
+    places += ["/usr/share/ansible/collections", *sys.path]
+    places += [str(path) for path in PROJECT.glob(".cache/*/lib/python3*/site-packages")]
+    folders = [Path(place).expanduser() for place in places if place]
+    return next(
+        (str(f) for f in folders if (f / "ansible_collections" / name.replace(".", "/")).is_dir()), ""
+    )
+
+
+COMMUNITY = collections_with("community.proxmox")
+
+
+@pytest.mark.skipif(not COMMUNITY, reason="community.proxmox is not installed")
+def test_the_documented_inventory_of_the_hypervisor(
+    site: Any, play: Any, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """docs/inventory.md as it is written, on what provision.yml made."""
+    tags, source = re.findall(r"```yaml\n(.*?)```", (PROJECT / "docs/inventory.md").read_text(), re.DOTALL)
+    play.more(tags, GROUPS + "vms: {hosts: {web-2: {guest_kind: vm, guest_template: '9001'}}}")
+    site.server.cluster.provide_templates()
+    assert play("provision", "-e", "ansible_connection=local").returncode == 0
+    place = tmp_path_factory.mktemp("asked")
+    (place / "guests.proxmox.yml").write_text(source)
+    server = site.server
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "ansible-inventory"), "-i", str(place), "--list"],
+        cwd=place,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={
+            **os.environ,
+            "ANSIBLE_COLLECTIONS_PATH": COMMUNITY,
+            "ANSIBLE_INVENTORY_UNPARSED_FAILED": "true",
+            "PROXMOX_URL": f"https://{server.host}:{server.port}",
+            "PROXMOX_USER": server.user,
+            "PROXMOX_TOKEN_ID": server.token_id,
+            "PROXMOX_TOKEN_SECRET": server.token_secret,
+            "REQUESTS_CA_BUNDLE": server.ca_path,
+        },
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    groups = {name: sorted(entry["hosts"]) for name, entry in found.items() if "hosts" in entry}
+    assert groups["node_exporter"] == ["off-3", "web-1", "web-2"]
+    assert (groups["loki"], groups["promtail"], groups["trial"]) == (["web-2"], ["off-3"], groups["luxima"])
+    addresses = {name: values["ansible_host"] for name, values in found["_meta"]["hostvars"].items()}
+    # ansible-inventory marks what came from outside.
+    assert {name: value["__ansible_unsafe"] for name, value in addresses.items()} == {
+        "web-1": "10.0.0.11",
+        "web-2": "10.0.0.12",
+        "off-3": "10.0.0.13",
+    }
