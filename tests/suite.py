@@ -36,6 +36,7 @@ PYTHON_PATHS = [
     "docs",
     "bench",
     "roles/backup/files",
+    "roles/retention/files",
 ]
 TYPED_PATHS = [
     f"{COLLECTION}/plugins",
@@ -44,6 +45,7 @@ TYPED_PATHS = [
     "docs/variables.py",
     "bench",
     "roles/backup/files",
+    "roles/retention/files",
 ]
 Command = tuple[str, ...]
 # Lines that say why: of pytest, Ansible, mypy and the like, ansible-lint, Python, shells.
@@ -141,6 +143,7 @@ STEPS = (
     Step("scenario-production", (molecule("production"),), 1200, long=True),
     Step("scenario-restore", (molecule("restore"),), 480, long=True),
     Step("scenario-faults-all", (("env", "FAULTS=all", *molecule("faults")),), 2700, long=True),
+    Step("scenario-retention", (molecule("retention"),), 180),
 )
 
 
