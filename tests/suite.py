@@ -135,6 +135,7 @@ STEPS = (
     Step("scenario-default", (molecule("default"),), 480),
     Step("scenario-staging", (molecule("staging"),), 300),
     Step("scenario-guests", (molecule("guests"),), 180),
+    Step("scenario-retention", (molecule("retention"),), 180),
     Step("scenario-production_cut", (molecule("production_cut"),), 240),
     Step("scenario-day2", (molecule("day2"),), 240),
     Step("scenario-faults", (molecule("faults"),), 180),
@@ -143,7 +144,6 @@ STEPS = (
     Step("scenario-production", (molecule("production"),), 1200, long=True),
     Step("scenario-restore", (molecule("restore"),), 480, long=True),
     Step("scenario-faults-all", (("env", "FAULTS=all", *molecule("faults")),), 2700, long=True),
-    Step("scenario-retention", (molecule("retention"),), 180),
 )
 
 
