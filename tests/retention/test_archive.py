@@ -19,11 +19,10 @@ import pytest
 from minio import Minio
 from minio.error import S3Error
 
-from .conftest import ROOT, Platform, ask, module, until
+from .conftest import ROOT, Platform, ask, until
 
 JOBS = ROOT / "roles/retention/files"
 BUCKET = "logs-archive"
-KEY, SECRET = "archive", "a secret of the archive"
 DAY = 86400
 # More lines of one day than Loki gives at once, some of them of one moment.
 MANY = 2500
@@ -34,12 +33,14 @@ PAGE = 1000
 def home(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The folder of the job, beside a Loki with lines of the last days."""
     entry = next(one for one in platform.variables["platform_buckets"] if one["name"] == BUCKET)
-    key = {"access_key": KEY, "secret_key": SECRET, "key_deletes": False}
-    made = module("bucket", connection=platform.storage, buckets=[{**entry, **key}])
-    assert not made.get("failed"), made
     folder = tmp_path_factory.mktemp("archive")
     (folder / "textfile").mkdir()
-    target = {"url": platform.urls["minio"], "bucket": BUCKET, "access_key": KEY, "region": "us-east-1"}
+    target = {
+        "url": platform.urls["minio"],
+        "bucket": BUCKET,
+        "access_key": entry["access_key"],
+        "region": "us-east-1",
+    }
     job = {
         "loki": {"url": platform.urls["loki"]}, "tenants": [], "partition": "day", "settle": 0, "page": PAGE, "target": target,
         "classes": {"web": {"selector": '{log_class="web", host="archive"}', "days": 4}, "audit": {"selector": '{log_class="audit", host="archive"}', "days": 4}},
@@ -47,7 +48,7 @@ def home(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     }  # fmt: skip
     config = {"state_dir": str(folder / "state"), "textfile_dir": str(folder / "textfile"), "jobs": {"archive": job}}  # fmt: skip
     (folder / "retention.json").write_text(json.dumps(config))
-    (folder / "secrets.json").write_text(json.dumps({"archive": {"target": SECRET}}))
+    (folder / "secrets.json").write_text(json.dumps({"archive": {"target": entry["secret_key"]}}))
     loki = platform.processes["loki"]
     loki.start()
     try:
@@ -150,7 +151,10 @@ def test_damage_is_found(platform: Platform, home: Path) -> None:
 def test_the_key_of_the_job_adds_to_the_archive_and_takes_nothing_away(
     platform: Platform, home: Path
 ) -> None:
-    own = Minio(platform.urls["minio"].removeprefix("http://"), KEY, SECRET, secure=False)
+    entry = next(one for one in platform.variables["platform_buckets"] if one["name"] == BUCKET)
+    own = Minio(
+        platform.urls["minio"].removeprefix("http://"), entry["access_key"], entry["secret_key"], secure=False
+    )
     some = next(iter(platform.objects(BUCKET, "web/")))
     with pytest.raises(S3Error) as refused:
         own.remove_object(BUCKET, some)
