@@ -36,6 +36,7 @@ PYTHON_PATHS = [
     "docs",
     "bench",
     "roles/backup/files",
+    "roles/retention/files",
 ]
 TYPED_PATHS = [
     f"{COLLECTION}/plugins",
@@ -44,6 +45,7 @@ TYPED_PATHS = [
     "docs/variables.py",
     "bench",
     "roles/backup/files",
+    "roles/retention/files",
 ]
 Command = tuple[str, ...]
 # Lines that say why: of pytest, Ansible, mypy and the like, ansible-lint, Python, shells.
@@ -133,6 +135,7 @@ STEPS = (
     Step("scenario-default", (molecule("default"),), 480),
     Step("scenario-staging", (molecule("staging"),), 300),
     Step("scenario-guests", (molecule("guests"),), 180),
+    Step("scenario-retention", (molecule("retention"),), 180),
     Step("scenario-production_cut", (molecule("production_cut"),), 240),
     Step("scenario-day2", (molecule("day2"),), 240),
     Step("scenario-faults", (molecule("faults"),), 180),

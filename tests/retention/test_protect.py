@@ -74,7 +74,7 @@ def asked(platform: Platform, plan: dict[str, Any], **arguments: Any) -> dict[st
     buckets = [
         {
             **{key: one.get(key) for key in ("name", "consumer")},
-            "lifecycle": plan["lifecycles"][one["consumer"]],
+            "lifecycle": plan["lifecycles"].get(one["consumer"]),
         }
         for one in platform.variables["platform_buckets"]
     ]

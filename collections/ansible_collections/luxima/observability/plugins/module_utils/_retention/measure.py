@@ -106,6 +106,9 @@ def oldest_line(server: Reader, selector: str, period: int, tenant: str = "") ->
     """The time of the first line of the streams, not older than twice the period; asked window by window, oldest first."""
     now = time.time()
     for start, end in _windows(now - 2 * period - durations.DAY, now):
+        # The index knows at once that a window is empty; a query would look into every hour of it.
+        if not _counted(server, selector, start, end, tenant)["chunks"]:
+            continue
         query = {"query": selector, "start": start, "end": end, "limit": "1", "direction": "forward"}
         answer = server.get_json(
             f"/loki/api/v1/query_range?{urllib.parse.urlencode(query)}", _tenant_header(tenant)
@@ -121,13 +124,18 @@ def lines_beyond(server: Reader, selector: str, old: int, new: int, tenant: str 
     now = time.time()
     found = {"streams": 0, "chunks": 0, "entries": 0, "bytes": 0}
     for start, end in _windows(now - old - durations.DAY, now - new):
-        query = urllib.parse.urlencode({"query": selector, "start": start, "end": end})
-        answer = server.get_json(f"/loki/api/v1/index/stats?{query}", _tenant_header(tenant))
+        answer = _counted(server, selector, start, end, tenant)
         for unit in found:
             # A stream is there in every window.
-            both = found[unit], int(answer.get(unit) or 0)
+            both = found[unit], answer[unit]
             found[unit] = max(both) if unit == "streams" else sum(both)
     return {("lines" if unit == "entries" else unit): count for unit, count in found.items()}
+
+
+def _counted(server: Reader, selector: str, start: int, end: int, tenant: str) -> dict[str, int]:
+    query = urllib.parse.urlencode({"query": selector, "start": start, "end": end})
+    answer = server.get_json(f"/loki/api/v1/index/stats?{query}", _tenant_header(tenant))
+    return {unit: int(answer.get(unit) or 0) for unit in ("streams", "chunks", "entries", "bytes")}
 
 
 def blocks(storage: Storage, bucket: str) -> list[Block]:

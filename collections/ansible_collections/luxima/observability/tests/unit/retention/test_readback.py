@@ -63,6 +63,9 @@ class Answers:
             )
         if path == "/metrics":
             return "# HELP x\nprometheus_tsdb_lowest_timestamp_seconds 1.7637e+09\n"
+        if path.startswith("/loki/api/v1/index/stats"):
+            there = "a line" in self.line(parse_qs(urlsplit(path).query))
+            return json.dumps(dict.fromkeys(("streams", "chunks", "entries", "bytes"), int(there)))
         if path.startswith("/loki/api/v1/query_range"):
             return self.line(parse_qs(urlsplit(path).query))
         if path == "/config/tenant/v1/limits":
