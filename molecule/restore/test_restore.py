@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import io
 import json
@@ -94,10 +95,21 @@ class Data:
             {"resourceSpans": [{"resource": resource, "scopeSpans": [{"spans": [span]}]}]},
         )
         self.minio.put_object("logs-archive", "application/ballast", io.BytesIO(BALLAST), len(BALLAST))
-        # Stopped in order, both write what they hold; a loss without warning costs what was only in memory.
-        SITE.on(self.obs, "systemctl restart loki tempo")
+        # Both write what they hold; a loss without warning costs what was only in memory and in their logs.
+        with contextlib.suppress(urllib.error.URLError, OSError):
+            post(f"{self.loki}/ingester/shutdown?flush=true&terminate=true")
+        SITE.on(self.obs, "systemctl restart tempo")
+        assert until(self.indexed, 60), "Loki has not written its index"
+        assert until(lambda: len(self.lines()) == LINES, 90)
+        assert until(self.trace, 60)
         self.minute = time.time()
         time.sleep(12)
+
+    def indexed(self) -> bool:
+        return any(
+            str(one.object_name).endswith(".tsdb.gz")
+            for one in self.minio.list_objects("loki", "index/", recursive=True)
+        )
 
     def rows(self) -> str:
         return SITE.on(address("db"), f'runuser -u postgres -- psql -qAt -d shop -c "{ROWS}"')
