@@ -118,7 +118,7 @@ STEPS = (
     Step("lab", (("pytest", "tests/lab", "-m", "lab"),), 60),
     Step("render", (("pytest", "tests/render"),), 120),
     # Its servers wait for their own intervals.
-    Step("retention", (("pytest", "tests/retention"),), 240, beside="newest"),
+    Step("retention", (("pytest", "tests/retention"),), 300, beside="newest"),
     Step("backup", (("pytest", "tests/backup"),), 120),
     # The set-up first, alone: the others find it done.
     Step("newest-setup", (NEWEST,), 60),
