@@ -118,7 +118,7 @@ STEPS = (
     Step("lab", (("pytest", "tests/lab", "-m", "lab"),), 60),
     Step("render", (("pytest", "tests/render"),), 120),
     # Its servers wait for their own intervals.
-    Step("retention", (("pytest", "tests/retention"),), 240, beside="newest"),
+    Step("retention", (("pytest", "tests/retention"),), 300, beside="newest"),
     Step("backup", (("pytest", "tests/backup"),), 120),
     # The set-up first, alone: the others find it done.
     Step("newest-setup", (NEWEST,), 60),
@@ -135,7 +135,7 @@ STEPS = (
     Step("scenario-default", (molecule("default"),), 480),
     Step("scenario-staging", (molecule("staging"),), 300),
     Step("scenario-guests", (molecule("guests"),), 180),
-    Step("scenario-retention", (molecule("retention"),), 180),
+    Step("scenario-retention", (molecule("retention"),), 180, long=True),
     Step("scenario-production_cut", (molecule("production_cut"),), 240),
     Step("scenario-day2", (molecule("day2"),), 240),
     Step("scenario-faults", (molecule("faults"),), 180),

@@ -311,3 +311,28 @@ def test_the_explanation_says_what_is_stated_enforced_in_force_and_how_old(
     assert result["explanation_table"].splitlines()[0].split("  ")[0] == "class"
     asked = {one["oldest data"] for one in run(oldest=False)["explanation"]}
     assert asked == {"not asked"}
+
+
+def test_tables_are_compared_with_what_their_job_says(servers: Answers, run: Run) -> None:
+    tables = {"audit": [{"table": "core.audit_log", "column": "at"}, {"table": "internal.*", "column": "at"}]}
+    plan = policy.plan(SHIPPED, options=policy.Options(tables=tables))
+
+    def said(period: str, timer: str = "active") -> list[dict[str, Any]]:
+        patterns = ("core.audit_log", "internal.*")
+        rows = [{"pattern": name, "period": period, "oldest": 1.7e9, "beyond": 7} for name in patterns]
+        return [{"server": "db1", "report": {"timer": timer, "tables": rows}}]
+
+    good = run(plan=plan, postgresql=said("90d"))
+    assert not good.get("failed"), good
+    rows = {one["by what"]: one for one in good["explanation"] if one["where"] == "postgresql"}
+    assert rows["timer, table core.audit_log"]["in force"] == "90d"
+    assert rows["timer, table internal.*"]["oldest data"] == "2023-11-14 22:13"
+    assert "table internal.*: in force 30d, wanted 90d" in run(plan=plan, postgresql=said("30d"))["msg"]
+    assert (
+        "(deletes): in force failed, wanted active" in run(plan=plan, postgresql=said("90d", "failed"))["msg"]
+    )
+    # Before the first run there is no job; what it would delete is not known, and a longer period is no loss.
+    assert not run(check=True, plan=plan, postgresql=[{"server": "db1"}]).get("failed")
+    shorter = run(plan=plan, postgresql=said("180d"), mode="protect")
+    assert "table core.audit_log: 180d -> 90d; goes: 7 rows" in shorter["msg"]
+    assert not run(plan=plan, postgresql=said("30d"), mode="protect").get("failed")
