@@ -306,20 +306,24 @@ def clean() -> list[str]:
     return removed
 
 
-def ensure(template: Template, say: Callable[[str], None]) -> bool:
-    """Build what is missing of a template; whether anything was."""
-    if template.complete:
+def ensure(template: Template, say: Callable[[str], None], kinds: tuple[bool, ...] = (True, False)) -> bool:
+    """Build what is missing of a template for unprivileged guests, others or both; whether anything was."""
+
+    def complete() -> bool:
+        return template.archive.exists() and all(template.golden(kind).exists() for kind in kinds)
+
+    if complete():
         os.utime(template.directory)
         return False
     say(f"{template.file}: building (once per machine, about a minute)")
     with host.locked(template.lock):
-        if template.complete:
+        if complete():
             return False
         template.directory.mkdir(parents=True, exist_ok=True)
         _clean(template)
         if not template.archive.exists():
             _build_archive(template, say)
-        for unprivileged in (True, False):
+        for unprivileged in kinds:
             if not template.golden(unprivileged).exists():
                 _build_golden(template, unprivileged)
         # What a recipe of long ago left behind; a younger one may be another checkout's.

@@ -21,7 +21,7 @@ from lab import host, templates
 from lab.drivers.base import Creation, Driver, Guest, Runtime, split_properties
 from lab.instance import Instance
 from lab.tasks import Task
-from lab.templates import IDMAP_SIZE, IDMAP_START, Template
+from lab.templates import IDMAP_SIZE, IDMAP_START
 
 _CGROUP = Path("/sys/fs/cgroup")
 _HZ = os.sysconf("SC_CLK_TCK")
@@ -93,12 +93,13 @@ class LxcDriver(Driver):
         return {t.file: t.archive.stat().st_size for t in templates.TEMPLATES if t.archive.exists()}
 
     @staticmethod
-    def _template(creation: Creation, task: Task) -> Template:
+    def _golden(creation: Creation, unprivileged: bool, task: Task) -> Path:
+        """The unpacked template; one that a client uploaded is unpacked when it is first used."""
         if creation.archive is None:
-            return templates.find(creation.template)
+            return templates.find(creation.template).golden(unprivileged)
         found = templates.uploaded(creation.archive)
-        templates.ensure(found, task.log)
-        return found
+        templates.ensure(found, task.log, (unprivileged,))
+        return found.golden(unprivileged)
 
     def create(self, guest: Guest, creation: Creation, task: Task) -> None:
         for disk in self._disks(guest):
@@ -111,7 +112,7 @@ class LxcDriver(Driver):
                 task.log(f"create full clone of {creation.source.volume(disk)}")
                 host.run("cp", "--reflink=auto", "--sparse=auto", source, image)
             elif disk == "rootfs":
-                golden = self._template(creation, task).golden(bool(self._offset(guest)))
+                golden = self._golden(creation, bool(self._offset(guest)), task)
                 task.log(f"extracting archive '{creation.template}'")
                 if golden.stat().st_size > size:
                     raise RuntimeError(

@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,7 +20,7 @@ from typing import Any
 import pytest
 import requests
 
-from lab import commands, host, instance
+from lab import commands, host, instance, templates
 
 pytestmark = [
     pytest.mark.lab,
@@ -276,3 +278,70 @@ def test_a_killed_server_is_cleaned_up_by_the_next_up(lab: Lab) -> None:
     assert [row for row in lab.api("GET", "/cluster/resources", type="vm") if not row.get("template")] == []
     lab.create(100)
     assert lab.ssh(100, "hostname").strip() == "guest100"
+
+
+HOSTS = """
+guests:
+  hosts:
+    uploaded:
+      ansible_host: "{{ platform_subnet }}.71"
+      guest_vmid: 161
+      guest_node: pve2
+      guest_template: local:vztmpl/elsewhere-12_1_amd64.tar.zst
+      guest_disk_gb: 4
+      guest_pool: watch
+      guest_firewall: closed
+      ansible_user: root
+node_exporter: {hosts: {uploaded: {}}}
+prometheus: {hosts: {prom: {ansible_host: 192.0.2.1}}}
+all:
+  vars:
+    platform_environment: lab
+    platform_scrape_jobs: []
+    platform_operator_networks: ["{{ platform_subnet }}.1"]
+    guests_pools: [{name: watch}]
+    guests_templates: [{name: elsewhere-12_1_amd64.tar.zst, kind: vztmpl, nodes: [pve2], src: SOURCE, checksum: "sha256:SUM"}]
+    guests_backup_jobs: [{id: nightly, schedule: "02:30", storage: local, pool: watch, keep: {last: 1}}]
+    minio_root_user: x
+    minio_root_password: x
+    grafana_admin_password: x
+    loki_s3_secret_key: x
+    tempo_s3_secret_key: x
+"""
+
+
+def test_provisioned_from_a_template_that_the_run_uploads(lab: Lab, tmp_path: Path) -> None:
+    """provision.yml: a pool, a real container template over the wire, a container of it that answers, its firewall, a job."""
+    source = templates.find(STANDARD.rpartition("/")[2]).archive
+    with source.open("rb") as stream:
+        checksum = hashlib.file_digest(stream, "sha256").hexdigest()
+    hosts = tmp_path / "hosts.yml"
+    hosts.write_text(HOSTS.replace("SOURCE", str(source)).replace("SUM", checksum))
+    words = ["ansible-playbook", "playbooks/provision.yml", "-i", "inventories/lab/00-platform.yml"]
+    words += ["-i", "inventories/lab/10-instance", "-i", str(hosts)]
+
+    def play() -> str:
+        done = subprocess.run(
+            words,
+            cwd=instance.CHECKOUT,
+            env={**lab.environment, "ANSIBLE_FORCE_COLOR": "0"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    first = play()
+    assert re.search(r"localhost +: ok=5 +changed=5", first), first
+    assert lab.api("GET", "/nodes/pve2/lxc/161/config")["hostname"] == "uploaded"
+    rules = lab.api("GET", "/nodes/pve2/lxc/161/firewall/rules")
+    assert [(rule["comment"], rule["source"]) for rule in rules] == [
+        ("ansible: log in for operators", f"{lab.instance.subnet}.1"),
+        ("ansible: echo for operators, blackbox_exporter", f"{lab.instance.subnet}.1"),
+        ("ansible: metrics for prometheus", "192.0.2.1"),
+    ]
+    assert re.search(r"localhost +: ok=5 +changed=0", play())
+    lab.task("POST", "/nodes/pve2/vzdump", vmid=161, storage="local")
+    assert lab.api("GET", "/nodes/pve2/storage/local/content", content="backup")[0]["vmid"] == 161

@@ -15,12 +15,10 @@ def guest_firewalls(
     records: Sequence[Mapping[str, Any]],
     groups: Mapping[str, Sequence[str]],
     addresses: Mapping[str, str],
-    operators: Sequence[str] = (),
-    jobs: Sequence[Mapping[str, Any]] = (),
 ) -> list[dict[str, Any]]:
     """The guests' firewalls, see guest_firewalls.yml. Raises AnsibleFilterError naming every fault."""
     try:
-        return core.firewalls(records, core.Site(groups, addresses, operators, jobs))
+        return core.firewalls(records, core.Site(groups, addresses))
     except core.Unreachable as error:
         raise AnsibleFilterError(f"the firewalls of the guests cannot be derived:\n{error}") from error
 

@@ -25,12 +25,10 @@ class Unreachable(ValueError):
 
 @dataclass(frozen=True)
 class Site:
-    """What all guests share. ``addresses`` by host; ``operators`` are addresses and networks."""
+    """The inventory: groups, and ``platform_address`` by host."""
 
     groups: Mapping[str, Sequence[str]]
     addresses: Mapping[str, str]
-    operators: Sequence[str] = ()
-    jobs: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass
@@ -39,6 +37,7 @@ class _Firewall:
 
     name: str
     site: Site
+    operators: Sequence[str]
     rules: list[dict[str, Any]] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
@@ -59,7 +58,7 @@ class _Firewall:
 
     def _sources(self, caller: str) -> list[str]:
         if caller == OPERATORS:
-            return [str(network) for network in self.site.operators]
+            return [str(network) for network in self.operators]
         if caller not in self.site.groups:
             self.faults.append(f"platform_connections: {caller!r} is neither a group nor {OPERATORS}")
             return []
@@ -104,8 +103,8 @@ def firewall(record: Mapping[str, Any], site: Site) -> dict[str, Any]:
     entry["dhcp"] = record.get("address") == "dhcp"
     if not entry["enabled"]:
         return {**entry, "rules": []}
-    wall = _Firewall(name, site)
-    if not site.operators:
+    wall = _Firewall(name, site, record.get("operators") or [])
+    if not wall.operators:
         wall.faults.append(
             f"platform_operator_networks is empty, and nobody could log in to {name} any more: name the networks of the "
             "people and of this controller, or set guest_firewall: leave"
@@ -115,7 +114,7 @@ def firewall(record: Mapping[str, Any], site: Site) -> dict[str, Any]:
     wall.allow("echo", [OPERATORS, *(g for g in (PROBER,) if g in site.groups)], "icmp")
     metrics = record.get("metrics") or {}
     ports = {int(entry["port"]) for component, entry in metrics.items() if component in mine}
-    ports |= scraped(name, str(site.addresses.get(name, "")), site.jobs)
+    ports |= scraped(name, str(site.addresses.get(name, "")), record.get("jobs") or [])
     if ports and SCRAPER in site.groups:
         wall.allow("metrics", [SCRAPER], "tcp", ports)
     for component, listeners in sorted((record.get("connections") or {}).items()):

@@ -88,10 +88,12 @@ def test_exactly_what_is_declared_gets_in(site: dict[str, Any]) -> None:
             "mode": "closed",
             "metrics": site["metrics"],
             "connections": site["connections"],
+            "operators": [OFFICE],
+            "jobs": jobs,
         }
         for name in HOSTS
     ]
-    entries = firewalls(records, Site(site["groups"], HOSTS, [OFFICE], jobs))
+    entries = firewalls(records, Site(site["groups"], HOSTS))
     sources = {**HOSTS, "office": "192.0.2.77", "stranger": STRANGER}
     ports = [22, 80, *range(1000, 1006), *range(2000, 2004), *range(3000, 3003)]
     for entry in entries:
@@ -118,7 +120,7 @@ def test_left_alone_and_switched_off() -> None:
 
 def test_own_rules_follow_and_the_port_of_ssh_is_the_hosts() -> None:
     own = {"comment": "shop", "proto": "tcp", "ports": ["443"]}
-    (entry,) = guest_firewalls([record(rules=[own], ssh_port=2222)], {}, {}, [OFFICE])
+    (entry,) = guest_firewalls([record(rules=[own], ssh_port=2222, operators=[OFFICE])], {}, {})
     assert entry["rules"][0] == {
         "comment": "log in for operators",
         "proto": "tcp",
