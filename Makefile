@@ -54,7 +54,7 @@ test-all: setup ## CI and the long scenarios
 	@.cache/bench/bin/python -m pip install --quiet --disable-pip-version-check -r bench/requirements.txt
 	@touch $@
 
-bench: setup .cache/bench/.installed ## measure beside the usual ways, on a running lab; reports/bench.json
+bench: setup .cache/bench/.installed ## measure beside the usual ways, on a lab of its own; reports/bench.json
 	@$(BIN)/python -m bench
 
 bench-guests: setup .cache/bench/.installed ## making guests, beside the modules of community.proxmox in loops; reports/bench-guests.json

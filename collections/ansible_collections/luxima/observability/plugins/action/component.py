@@ -374,7 +374,12 @@ class ActionModule(ActionBase):
         queue = Rollout(self._run_folder() / "rollout", record.name, slots)
         # The state is asked again whatever happens from here on.
         self._state_file().unlink(missing_ok=True)
-        with self._sent(request, files, objects, blobs) as bundle, queue.turn(self._subject, serves):
+        hosts = self._vars.get("ansible_play_hosts_all") or []
+        position = hosts.index(self._subject) if self._subject in hosts else 0
+        with (
+            self._sent(request, files, objects, blobs) as bundle,
+            queue.turn(self._subject, serves, position),
+        ):
             result = self._module(record.name, bundle)
             if result.get("failed"):
                 queue.stop(self._subject)

@@ -26,11 +26,14 @@ class Rollout:
         self.stop_file = self.folder / "stopped"
 
     @contextlib.contextmanager
-    def turn(self, host: str, queue: bool) -> Iterator[None]:
-        """Waits for a free place (not when `queue` is false). Whatever is raised inside stops the hosts that come later."""
+    def turn(self, host: str, queue: bool, position: int = 0) -> Iterator[None]:
+        """Waits for a free place (not when `queue` is false); of those who wait, the lowest `position` is next.
+
+        Whatever is raised inside stops the hosts that come later.
+        """
         with contextlib.ExitStack() as stack:
             if queue:
-                stack.enter_context(self._place())
+                stack.enter_context(self._place(position))
             self._check(host)
             try:
                 yield
@@ -50,22 +53,31 @@ class Rollout:
                 raise Stopped(f"not attempted: roll-out stopped by {by}")
 
     @contextlib.contextmanager
-    def _place(self) -> Iterator[None]:
-        streams = [(self.folder / f"slot-{number}").open("w") for number in range(self.slots)]
-        try:
-            while True:
-                if any(_taken(stream) for stream in streams):
-                    yield
-                    return
-                time.sleep(0.05)
-        finally:
-            for stream in streams:
-                stream.close()
+    def _place(self, position: int) -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            slots = [
+                stack.enter_context((self.folder / f"slot-{number}").open("w"))
+                for number in range(self.slots)
+            ]
+            with (self.folder / f"waits-{position:06d}").open("w") as mine:
+                # A lock ends with its process: nobody waits for a host whose run was killed.
+                fcntl.flock(mine, fcntl.LOCK_EX)
+                while not (self._is_next(position) and any(_taken(slot) for slot in slots)):
+                    time.sleep(0.05)
+            yield
+
+    def _is_next(self, position: int) -> bool:
+        for path in self.folder.glob("waits-*"):
+            if int(path.name.partition("-")[2]) < position:
+                with path.open() as other:
+                    if not _taken(other, fcntl.LOCK_SH):
+                        return False
+        return True
 
 
-def _taken(stream: TextIO) -> bool:
+def _taken(stream: TextIO, kind: int = fcntl.LOCK_EX) -> bool:
     try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(stream, kind | fcntl.LOCK_NB)
     except OSError:
         return False
     return True

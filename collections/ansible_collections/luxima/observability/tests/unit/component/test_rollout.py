@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import multiprocessing
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,13 @@ def play(folder: Path, slots: int, failing: str = "") -> list[tuple[str, str, An
     return found
 
 
+def until(check: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not check():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
 def most_at_once(events: list[tuple[str, str, Any]]) -> int:
     inside, most = 0, 0
     for kind, _, _ in sorted(
@@ -61,6 +69,45 @@ def test_one_after_the_other(tmp_path: Path) -> None:
     events = play(tmp_path, 1)
     assert len(events) == 8
     assert most_at_once(events) == 1
+
+
+def test_of_those_who_wait_the_first_of_the_inventory_is_next(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    order, go_on = context.Queue(), context.Event()
+
+    def host(position: int) -> None:
+        with Rollout(tmp_path, "loki", 1).turn(f"h{position}", queue=True, position=position):
+            order.put(position)
+            go_on.wait(20)
+
+    hosts = [context.Process(target=host, args=(position,)) for position in (0, 3, 1, 2)]
+    hosts[0].start()
+    assert order.get(timeout=10) == 0
+    for process, position in zip(hosts[1:], (3, 1, 2), strict=True):
+        process.start()
+        until((tmp_path / "loki" / f"waits-{position:06d}").exists)
+    time.sleep(0.2)
+    go_on.set()
+    assert [order.get(timeout=10) for _ in hosts[1:]] == [1, 2, 3]
+    for process in hosts:
+        process.join(10)
+
+
+def test_nobody_waits_for_a_host_whose_run_was_killed(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+
+    def host() -> None:
+        with Rollout(tmp_path, "loki", 1).turn("h1", queue=True, position=1):
+            pass
+
+    with Rollout(tmp_path, "loki", 1).turn("h0", queue=True):
+        killed = context.Process(target=host)
+        killed.start()
+        until((tmp_path / "loki" / "waits-000001").exists)
+        killed.kill()
+        killed.join()
+    with Rollout(tmp_path, "loki", 1).turn("h2", queue=True, position=2):
+        pass
 
 
 def test_as_many_as_there_are_slots(tmp_path: Path) -> None:

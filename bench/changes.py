@@ -1,0 +1,271 @@
+# Copyright: luxima.observability contributors
+# GNU General Public License v3.0+ (see LICENSE)
+"""One changed value: when the server runs with it, and for how long nobody answered."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from bench.rest import GUESTS, SERVER, facts
+from bench.runs import LAB, ROOT, Failed, Json, environment, execute, playbook, program, say, spread
+
+# Seconds between two questions of the prober.
+STEP = 0.02
+_numbers = itertools.count(int(time.time()))
+
+
+def text(url: str, timeout: float = 1) -> str | None:
+    try:
+        with urllib.request.urlopen(url, timeout=timeout) as answer:
+            return str(answer.read().decode())
+    except (urllib.error.URLError, OSError):
+        return None
+
+
+class Prober:
+    """Asks a URL every 20 ms while the block runs; `longest` is the longest time without an answer, in seconds."""
+
+    def __init__(self, url: str) -> None:
+        self.url, self.longest, self.refused = url, 0.0, 0
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._ask)
+
+    def _ask(self) -> None:
+        last = time.monotonic()
+        following = last
+        while not self._end.is_set():
+            if text(self.url, 5) is None:
+                self.refused += 1
+            else:
+                # The time between two answers, less the pause that lies between them anyway.
+                now = time.monotonic()
+                self.longest = max(self.longest, now - last - STEP)
+                last = now
+            following = max(following + STEP, time.monotonic())
+            time.sleep(max(0.0, following - time.monotonic()))
+
+    def __enter__(self) -> Prober:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join()
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change of one component. `variables` makes another one each time; `seen` says whether an answer shows it."""
+
+    name: str
+    component: str
+    port: int
+    ready: str
+    page: str
+    variables: Callable[[str], dict[str, Any]]
+    seen: Callable[[str, str, float], bool]
+    restarts: bool
+
+
+def _started(answer: str, _mark: str, after: float) -> bool:
+    found = re.search(r"^process_start_time_seconds (\S+)", answer, re.MULTILINE)
+    return found is not None and float(found[1]) > after
+
+
+CHANGES = [
+    Change(
+        "Prometheus, a label (reload)",
+        "prometheus",
+        9090,
+        "/-/ready",
+        "/api/v1/status/config",
+        lambda mark: {"prometheus_config": {"global": {"external_labels": {"bench": mark}}}},
+        lambda answer, mark, _after: mark in answer,
+        restarts=False,
+    ),
+    Change(
+        "Alertmanager, a time-out (reload)",
+        "alertmanager",
+        9093,
+        "/-/ready",
+        "/api/v2/status",
+        lambda mark: {"alertmanager_config": {"global": {"resolve_timeout": f"{mark[-5:].lstrip('0')}s"}}},
+        lambda answer, mark, _after: duration(int(mark[-5:])) in answer,
+        restarts=False,
+    ),
+    Change(
+        "Prometheus, its environment (restart)",
+        "prometheus",
+        9090,
+        "/-/ready",
+        "/metrics",
+        lambda mark: {"prometheus_environment": {"BENCH": mark}},
+        _started,
+        restarts=True,
+    ),
+    Change(
+        "node exporter, its environment (restart)",
+        "node_exporter",
+        9100,
+        "/",
+        "/metrics",
+        lambda mark: {"node_exporter_environment": {"BENCH": mark}},
+        _started,
+        restarts=True,
+    ),
+]
+QUICK = CHANGES[:1]
+
+
+def duration(seconds: int) -> str:
+    """As Go's servers write it: 1h2m3s."""
+    hours, rest = divmod(seconds, 3600)
+    minutes, seconds = divmod(rest, 60)
+    return "".join(f"{n}{unit}" for n, unit in ((hours, "h"), (minutes, "m"), (seconds, "s")) if n)
+
+
+def address() -> str:
+    return f"{facts()['platform_subnet']}.{GUESTS[SERVER]}"
+
+
+def deploy(component: str, variables: Json) -> list[str]:
+    words = ("playbooks/deploy.yml", "--tags", component, "--limit", f"localhost,{SERVER}")
+    return playbook(*LAB, *words, "-e", json.dumps(variables))
+
+
+def ping() -> float:
+    seconds, _ = execute(program("ansible", *LAB, SERVER, "-m", "ansible.builtin.ping"))
+    return seconds
+
+
+def effect(change: Change) -> Json:
+    """Makes the change; seconds until the server shows it, and the longest silence meanwhile."""
+    mark, base = str(next(_numbers)), f"http://{address()}:{change.port}"
+    command = deploy(change.component, change.variables(mark))
+    with Prober(base + change.ready) as prober:
+        wall, start = time.time(), time.monotonic()
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        told: list[str] = []
+        reader = threading.Thread(target=lambda: told.extend(process.stdout or []))
+        reader.start()
+        shown = None
+        while shown is None and (process.poll() is None or time.monotonic() - start < 60):
+            answer = text(base + change.page)
+            if answer is not None and change.seen(answer, mark, wall):
+                shown = time.monotonic() - start
+            time.sleep(STEP)
+        process.wait()
+        reader.join()
+    if process.returncode != 0 or shown is None:
+        raise Failed(f"{change.name}: the change never showed\n{''.join(told)[-2500:]}")
+    return {
+        "effect": shown,
+        "run": time.monotonic() - start,
+        "silence": prober.longest,
+        "refused": prober.refused,
+    }
+
+
+def on_server(script: str) -> list[str]:
+    """The floor: one command over a kept connection."""
+    told = facts()
+    return [
+        "ssh",
+        *told["ansible_ssh_common_args"].split(),
+        *("-i", told["ansible_ssh_private_key_file"]),
+        *("-o", "ControlMaster=auto", "-o", "ControlPersist=60s"),
+        *("-o", f"ControlPath={told['lab_state_dir']}/bench-%C"),
+        *("-o", "StrictHostKeyChecking=accept-new"),
+        f"root@{address()}",
+        script,
+    ]
+
+
+def bare_restart(change: Change) -> Json:
+    """systemctl restart by hand: seconds until it answers again, and its silence."""
+    url = f"http://{address()}:{change.port}{change.ready}"
+    page = f"http://{address()}:{change.port}{change.page}"
+    with Prober(url) as prober:
+        wall, start = time.time(), time.monotonic()
+        subprocess.run(on_server(f"systemctl restart {change.component}"), check=True, capture_output=True)
+        while not _started(text(page) or "", "", wall):
+            time.sleep(STEP)
+        seconds = time.monotonic() - start
+        # The last answer counts too.
+        time.sleep(4 * STEP)
+    return {"effect": seconds, "silence": prober.longest}
+
+
+def revert() -> Json:
+    """A release that answers, but not with what it is for: taken back. Two restarts, and the longest silence of them."""
+    variables = {"node_exporter_disabled_collectors": ["meminfo"], "node_exporter_ready_timeout": 2}
+    with Prober(f"http://{address()}:9100/") as prober:
+        start = time.monotonic()
+        done = subprocess.run(
+            deploy("node_exporter", variables),
+            cwd=ROOT,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        seconds = time.monotonic() - start
+    if done.returncode == 0 or "reverted" not in done.stdout + done.stderr:
+        raise Failed(f"the release that lacks its metrics was not reverted\n{done.stdout[-2500:]}")
+    return {"run": seconds, "silence": prober.longest}
+
+
+def measure(runs: int, changes: list[Change], taken_back: bool = True) -> Json:
+    """Every change `runs` times beside its floors, in turns; the inventory's own state at the end."""
+    pings: list[float] = []
+    rows: dict[str, list[Json]] = {change.name: [] for change in changes}
+    floors: dict[str, list[Json]] = {change.name: [] for change in changes if change.restarts}
+    reverts: list[Json] = []
+    for change in changes:
+        # The first one also adds what the marks replace.
+        effect(change)
+    for turn in range(runs):
+        pings.append(ping())
+        for change in changes:
+            say(f"turn {turn + 1} of {runs}: {change.name}")
+            if change.restarts:
+                floors[change.name].append(bare_restart(change))
+            rows[change.name].append(effect(change))
+        if taken_back:
+            say(f"turn {turn + 1} of {runs}: a change that is taken back")
+            reverts.append(revert())
+    for component in sorted({change.component for change in changes}):
+        execute(deploy(component, {}))
+    found: list[Json] = []
+    for change in changes:
+        mine = rows[change.name]
+        row: Json = {
+            "change": change.name,
+            "until it shows": spread([one["effect"] for one in mine]),
+            "whole run": spread([one["run"] for one in mine]),
+            "longest silence": spread([one["silence"] for one in mine]),
+            "unanswered": sum(one["refused"] for one in mine),
+        }
+        if change.restarts:
+            row["bare restart"] = spread([one["effect"] for one in floors[change.name]])
+            row["its silence"] = spread([one["silence"] for one in floors[change.name]])
+        found.append(row)
+    answer: Json = {"ping": spread(pings), "changes": found}
+    if reverts:
+        answer["revert"] = {
+            "whole run": spread([one["run"] for one in reverts]),
+            "longest silence": spread([one["silence"] for one in reverts]),
+        }
+    return answer
