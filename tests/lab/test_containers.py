@@ -292,12 +292,13 @@ guests:
       guest_pool: watch
       guest_firewall: closed
       ansible_user: root
+  # Those of the lab's own inventory name guests that are not here.
+  vars: {platform_scrape_jobs: []}
 node_exporter: {hosts: {uploaded: {}}}
 prometheus: {hosts: {prom: {ansible_host: 192.0.2.1}}}
 all:
   vars:
     platform_environment: lab
-    platform_scrape_jobs: []
     platform_operator_networks: ["{{ platform_subnet }}.1"]
     guests_pools: [{name: watch}]
     guests_templates: [{name: elsewhere-12_1_amd64.tar.zst, kind: vztmpl, nodes: [pve2], src: SOURCE, checksum: "sha256:SUM"}]
