@@ -19,7 +19,12 @@ ROOT = Path(__file__).resolve().parent.parent
 # What else is measured, installed by `make bench`.
 OTHERS = ROOT / ".cache" / "bench"
 # The inventory that is measured: the lab's own, or one without its virtual machine (containers()).
-LAB = ["-i", "inventories/lab"]
+# Without the virtual machine: emulated, it would be all that is measured.
+LAB = [
+    word
+    for name in ("00-platform.yml", "10-instance", "hosts.yml")
+    for word in ("-i", f"inventories/lab/{name}")
+]
 Json = dict[str, Any]
 
 

@@ -78,6 +78,7 @@ options:
       quota: {description: Not read here., type: str}
       lifecycle: {description: Not read here., type: list, elements: dict}
       foreign_rules: {description: Not read here., type: str}
+      key_deletes: {description: Not read here., type: bool}
   expected_targets:
     description: Scrape targets that must be there.
     type: list

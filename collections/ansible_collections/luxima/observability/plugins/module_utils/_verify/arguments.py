@@ -56,6 +56,7 @@ SPEC: dict[str, Any] = {
         quota={"type": "str"},
         lifecycle={"type": "list", "elements": "dict"},
         foreign_rules={"type": "str"},
+        key_deletes={"type": "bool", "no_log": False},
     ),
     "expected_targets": _list(
         component={"type": "str", "required": True},
