@@ -292,8 +292,8 @@ guests:
       guest_pool: watch
       guest_firewall: closed
       ansible_user: root
-  # Those of the lab's own inventory name guests that are not here.
-  vars: {platform_scrape_jobs: []}
+      # Those of the lab's own inventory name guests that are not here.
+      platform_scrape_jobs: []
 node_exporter: {hosts: {uploaded: {}}}
 prometheus: {hosts: {prom: {ansible_host: 192.0.2.1}}}
 all:
