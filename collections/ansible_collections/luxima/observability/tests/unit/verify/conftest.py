@@ -350,8 +350,10 @@ def connections(platform: Platform) -> dict[str, Any]:
                 "deletion_delay": "2h",
                 "retention_period": "30d",
                 "retention_stream": [{"selector": '{log_class="audit"}', "priority": 10, "period": "90d"}],
+                "overrides": {},
+                "tenants": ["fake"],
             },
-            "tempo": {"block_retention": "168h"},
+            "tempo": {"block_retention": "168h", "overrides": {}},
         },
     }
 
