@@ -12,6 +12,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sysconfig
 import tarfile
 import time
 import zipfile
@@ -637,8 +638,13 @@ def test_a_server_from_python_wheels(clean: Site) -> None:
         wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         wheel.writestr(f"{info}/entry_points.txt", "[console_scripts]\ntoy_wheel = toy_wheel:main\n")
         wheel.writestr(f"{info}/RECORD", "")
-    for pip in (Path(ensurepip.__file__).parent / "_bundled").glob("pip-*.whl"):
-        shutil.copy(pip, wheels)
+    # Debian keeps Python's own copy of pip elsewhere.
+    for folder in (
+        Path(ensurepip.__file__).parent / "_bundled",
+        Path(sysconfig.get_config_var("WHEEL_PKG_DIR") or "/"),
+    ):
+        for pip in folder.glob("pip-*.whl"):
+            shutil.copy(pip, wheels)
     lock = [
         f"{path.name.split('-')[0]}=={path.name.split('-')[1]} --hash=sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}\n"
         for path in sorted(wheels.glob("*.whl"))
