@@ -135,7 +135,7 @@ def test_pools_firewalls_and_backup_jobs_are_made_around_the_guests(site: Any, p
         ("ansible: log in for operators", "1", "192.0.2.0/24"),
         ("ansible: echo for operators, blackbox_exporter", None, "192.0.2.0/24"),
         ("ansible: metrics for prometheus", "3100,8000,9100", "10.0.0.11"),
-        ("ansible: loki for promtail, grafana, operators", "3100", "10.0.0.13,192.0.2.0/24"),
+        ("ansible: loki for promtail, grafana, retention, operators", "3100", "10.0.0.13,192.0.2.0/24"),
     ]
     second = play("provision", "-e", "ansible_connection=local")
     assert second.returncode == 0, second.stdout
