@@ -56,7 +56,8 @@ def until(check: Callable[[], T], seconds: float = 30, pause: float = 0.25) -> T
 
 def components() -> list[str]:
     """The roles that install something."""
-    return sorted(path.parent.parent.name for path in ROOT.glob("roles/*/vars/main.yml"))
+    roles = {path.parent.parent.name: path.read_text() for path in ROOT.glob("roles/*/vars/main.yml")}
+    return sorted(name for name, text in roles.items() if f"__{name}_component:" in text)
 
 
 @dataclass
