@@ -34,11 +34,8 @@ def containers(scratch: Path) -> None:
     """From now on the lab is measured without its virtual machine, which would be emulated beside everything else."""
     place, lab = scratch / "lab", ROOT / "inventories" / "lab"
     place.mkdir()
-    for name in ("00-platform.yml", "10-instance", "group_vars"):
+    for name in ("00-platform.yml", "10-instance", "hosts.yml", "group_vars"):
         (place / name).symlink_to(lab / name)
-    hosts = yaml.safe_load((lab / "hosts.yml").read_text())
-    del hosts["vms"], hosts["guests"]["children"]["vms"]
-    (place / "hosts.yml").write_text(yaml.safe_dump(hosts))
     LAB[:] = ["-i", str(place)]
 
 
