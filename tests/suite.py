@@ -194,6 +194,7 @@ class Output:
         with subprocess.Popen(
             [program, *command[1:]],
             cwd=ROOT,
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
