@@ -30,14 +30,17 @@ ExecStart=/bin/sleep infinity
 WantedBy=multi-user.target
 """
 
-for name in host.data.get("components"):
+# All components in one order for all hosts: pyinfra puts operations in the order of their lines and loops.
+for name in host.loop(list(COMPONENTS)):
+    if name not in host.data.get("components"):
+        continue
     directories, configurations = COMPONENTS[name]
     user, base = f"plain-{name}", f"/var/lib/plain/{name}"
     server.group(name=f"{name}: group", group=user, system=True)
     server.user(name=f"{name}: user", user=user, group=user, system=True, create_home=False)
-    for number in range(directories):
+    for number in host.loop(range(directories)):
         files.directory(name=f"{name}: directory {number}", path=f"{base}/{number}", user=user, mode="755")
-    for number in range(configurations):
+    for number in host.loop(range(configurations)):
         text = f"# {name}, {number}\n" + "".join(f"key_{line}: value {line}\n" for line in range(60))
         files.put(
             name=f"{name}: configuration {number}",
