@@ -106,6 +106,8 @@ class Lab:
     def ssh(self, vmid: int, command: str, seconds: float = 30) -> str:
         words = [
             "ssh",
+            # Without input: ssh would leave what it inherits non-blocking for those who come after.
+            "-n",
             "-q",
             "-i",
             str(self.instance.ssh_key),
