@@ -113,6 +113,7 @@ class Process:
     _running: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
+        self.stop()
         # Nothing of the caller's surroundings decides how a server behaves.
         environment = {"PATH": os.environ["PATH"], "HOME": str(self.folder), **self.environment}
         with (self.folder / f"{self.name}.log").open("ab") as log:
