@@ -118,19 +118,7 @@ class Client:
         if not match:
             return []
         base = f"nodes/{match['node']}/tasks/{upid}"
-        end, pause = time.monotonic() + seconds, 0.1
-        while True:
-            status = self.get(f"{base}/status", subject)
-            if status.get("status") == "stopped":
-                break
-            if time.monotonic() > end:
-                raise Failed(
-                    f"{subject}: not finished after {seconds:g} s; it goes on as task {upid}, last words: "
-                    f"{self._tail(base, subject)}; raise the deadline, or look at the task on the hypervisor"
-                )
-            time.sleep(pause)
-            pause = min(pause * 1.4, 2.0)
-        result = str(status.get("exitstatus", ""))
+        result = self._end(base, str(upid), subject, seconds)
         if result == "OK":
             return []
         if result.startswith("WARNINGS"):
@@ -144,6 +132,25 @@ class Client:
         if isinstance(error, Failed):
             raise Failed(f"{error} (task {upid}; its log ends: {self._tail(base, subject)})")
         raise error
+
+    def outlast(self, upid: str, subject: str, seconds: float) -> None:
+        """Wait for a task that somebody else began, however it ends."""
+        self._end(f"nodes/{upid.split(':')[1]}/tasks/{upid}", upid, subject, seconds)
+
+    def _end(self, base: str, upid: str, subject: str, seconds: float) -> str:
+        """How a task ended. Failed when it goes on."""
+        end, pause = time.monotonic() + seconds, 0.1
+        while True:
+            status = self.get(f"{base}/status", subject)
+            if status.get("status") == "stopped":
+                return str(status.get("exitstatus", ""))
+            if time.monotonic() > end:
+                raise Failed(
+                    f"{subject}: not finished after {seconds:g} s; it goes on as task {upid}, last words: "
+                    f"{self._tail(base, subject)}; raise the deadline, or look at the task on the hypervisor"
+                )
+            time.sleep(pause)
+            pause = min(pause * 1.4, 2.0)
 
     def _log(self, base: str, subject: str) -> list[str]:
         # Without a limit the server sends the first 50 lines only.

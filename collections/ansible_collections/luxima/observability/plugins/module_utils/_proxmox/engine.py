@@ -18,7 +18,7 @@ from .formats import NAME, VOLUME, storage_of
 from .model import NOUN, Guest, Plan, Want
 from .options import BESIDE, TABLES, faults
 from .plan import plan
-from .survey import NO_AGENT, Cluster, Stock, addresses, live_status, read
+from .survey import NO_AGENT, Cluster, Stock, addresses, live_status, read, switching
 from .writer import DEADLINES, Outcome, Writer, locked
 
 T = TypeVar("T")
@@ -171,34 +171,43 @@ class Engine:
             return list(pool.map(work, items))
 
     def _look(self, cases: list[_Case], cluster: Cluster, writer: Writer) -> None:
-        """Find every guest: one request per node and kind, one per guest, side by side."""
+        """Find every guest: one request per node, one per node and kind, one per guest, side by side."""
         for case in cases:
             try:
                 case.have = cluster.find(case.want)
             except Failed as failed:
                 case.error = str(failed)
-        places = sorted({(case.have.node, case.have.kind) for case in cases if case.have and not case.error})
+        found = [case.have for case in cases if case.have and not case.error]
+        nodes = sorted({guest.node for guest in found})
+        places = sorted({(guest.node, guest.kind) for guest in found})
 
-        def status(place: tuple[str, str]) -> Mapping[int, Mapping[str, Any]] | str:
-            try:
-                return live_status(writer.client, *place)
-            except ProxmoxError as failed:
-                return str(failed)
+        def told(ask: Callable[..., R]) -> Callable[..., R | str]:
+            def answer(*place: str) -> R | str:
+                try:
+                    return ask(writer.client, *place)
+                except ProxmoxError as failed:
+                    return str(failed)
 
-        live = dict(zip(places, self._parallel(status, places))) if places else {}
+            return answer
+
+        # In this order: what is not under way any more has its effect in the answers that follow.
+        busy = dict(zip(nodes, self._parallel(told(switching), nodes)))
+        live = dict(zip(places, self._parallel(lambda place: told(live_status)(*place), places)))
 
         def fill(case: _Case) -> None:
             if case.have is None or case.error:
                 return
             began = time.monotonic()
-            rows = live[case.have.node, case.have.kind]
-            if isinstance(rows, str):
-                case.error = rows
+            tasks, rows = busy[case.have.node], live[case.have.node, case.have.kind]
+            if isinstance(tasks, str) or isinstance(rows, str):
+                case.error = tasks if isinstance(tasks, str) else str(rows)
                 return
             try:
-                case.have = self._made(
-                    writer, case.want, read(writer.client, case.have, rows.get(case.have.vmid))
-                )
+                upids = tasks.get(case.have.vmid, [])
+                for upid in upids:
+                    writer.client.outlast(upid, f"wait for {case.want.label}", writer.deadline("lock"))
+                row = None if upids else rows.get(case.have.vmid)
+                case.have = self._made(writer, case.want, read(writer.client, case.have, row))
             except ProxmoxError as failed:
                 case.error = str(failed)
             case.seconds = time.monotonic() - began

@@ -16,6 +16,7 @@ from .model import API_KIND, Guest, Want
 NO_AGENT = "the guest agent is not enabled for this VM"
 
 _KIND = {"lxc": "lxc", "qemu": "vm"}
+_SWITCHES = {f"{kind}{verb}" for kind in ("vz", "qm") for verb in ("start", "stop", "shutdown", "reboot")}
 
 
 class Cluster:
@@ -101,6 +102,16 @@ def _ours(want: Want, found: Guest) -> bool:
     tags = {str(tag).lower() for tag in want.options.get("tags", [])}
     present = set(str(found.config.get("tags", "")).replace(",", ";").split(";"))
     return want.state != "absent" and bool(tags) and tags <= present
+
+
+def switching(client: Client, node: str) -> dict[int, list[str]]:
+    """The tasks under way on a node that switch a guest on or off, by vmid: no lock tells of them."""
+    rows = client.get(f"nodes/{node}/tasks", f"list the tasks of {node}", source="active", limit=1000)
+    found: dict[int, list[str]] = {}
+    for row in rows:
+        if str(row.get("type", "")) in _SWITCHES and str(row.get("id", "")).isdigit():
+            found.setdefault(int(row["id"]), []).append(str(row["upid"]))
+    return found
 
 
 def live_status(client: Client, node: str, kind: str) -> dict[int, Mapping[str, Any]]:

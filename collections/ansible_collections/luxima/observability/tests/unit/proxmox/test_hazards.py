@@ -33,6 +33,34 @@ def at(site: Site, record: dict[str, Any], path: str, action: Callable[[], objec
     site.server.faults.after(number, action)
 
 
+# -- power
+
+
+@kinds
+@pytest.mark.parametrize("verb", ["shutdown", "reboot", "stop"])
+def test_guest_that_somebody_is_switching_off_is_started_once_it_is_off(
+    both: Site, kind: str, verb: str
+) -> None:
+    both.ok(guest(kind))
+    found = both.server.guest("one")
+    both.server.faults.slow(1.0, [("vz" if kind == "lxc" else "qm") + verb])
+    both.api("POST", f"nodes/{found.node}/{found.kind}/{found.vmid}/status/{verb}")
+    result = outcome(both.ok(guest(kind)))
+    assert both.power("one") == "running"
+    assert result["actions"] == ([] if verb == "reboot" else ["started"])
+
+
+@kinds
+def test_switching_off_that_does_not_end_is_told(both: Site, kind: str) -> None:
+    both.ok(guest(kind))
+    found = both.server.guest("one")
+    both.server.faults.slow(8.0, ["vzshutdown" if kind == "lxc" else "qmshutdown"])
+    both.api("POST", f"nodes/{found.node}/{found.kind}/{found.vmid}/status/shutdown")
+    message = both.fails(guest(kind), deadlines={"lock": 1})
+    assert "wait for" in message
+    assert "not finished after 1 s; it goes on as task UPID:" in message
+
+
 # -- ids
 
 
