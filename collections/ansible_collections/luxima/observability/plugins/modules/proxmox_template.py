@@ -88,22 +88,14 @@ templates:
     seconds: {description: Time spent on the template., type: float}
 """
 
-from ansible.module_utils.basic import AnsibleModule, env_fallback, missing_required_lib
-from ansible_collections.luxima.observability.plugins.module_utils._proxmox.client import IMPORT_ERROR
-from ansible_collections.luxima.observability.plugins.module_utils._proxmox.companion import finish
-from ansible_collections.luxima.observability.plugins.module_utils._proxmox.errors import ProxmoxError
+from ansible.module_utils.basic import AnsibleModule, env_fallback
+from ansible_collections.luxima.observability.plugins.module_utils._proxmox.companion import execute
 from ansible_collections.luxima.observability.plugins.module_utils._proxmox.templates import module_spec, run
 
 
 def main() -> None:
     module = AnsibleModule(argument_spec=module_spec(env_fallback), supports_check_mode=True)
-    if IMPORT_ERROR:
-        module.fail_json(msg=missing_required_lib("proxmoxer, requests"), exception=IMPORT_ERROR)
-    try:
-        report = run(module.params, module.check_mode)
-    except ProxmoxError as error:
-        module.fail_json(msg=str(error), templates={})
-    finish(module, report, "templates")
+    execute(module, run, "templates")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
-from .client import Client, Settings
+from ansible.module_utils.basic import missing_required_lib
+
+from .client import IMPORT_ERROR, Client, Settings
 from .errors import Absent, Conflict, Failed, ProxmoxError
 from .survey import Stock
 
@@ -273,8 +275,14 @@ class Runner:
         return report
 
 
-def finish(module: Any, report: Report, key: str) -> None:
-    """End a module with its report."""
+def execute(module: Any, run: Callable[[dict[str, Any], bool], Report], key: str) -> None:
+    """What every module of a companion does: run, and end with the report; `key` names its objects in the result."""
+    if IMPORT_ERROR:
+        module.fail_json(msg=missing_required_lib("proxmoxer, requests"), exception=IMPORT_ERROR)
+    try:
+        report = run(module.params, module.check_mode)
+    except ProxmoxError as error:
+        module.fail_json(msg=str(error), **{key: {}})
     for warning in report.warnings:
         module.warn(warning)
     if report.failures:
