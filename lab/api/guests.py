@@ -5,12 +5,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any
 
+from lab import schema
+from lab.api.cluster import guest_resource
 from lab.api.core import Request, route
 from lab.cluster import Cluster, digest
-from lab.drivers.base import Guest
+from lab.drivers.base import Creation, Guest
 from lab.errors import ParameterError, die
 from lab.tasks import Task
 
@@ -18,6 +20,11 @@ KINDS = ("lxc", "qemu")
 #: The kind of guest as names of tasks begin with it.
 TASK = {"lxc": "vz", "qemu": "qm"}
 NOUN = {"lxc": "CT", "qemu": "VM"}
+_WORD = {"lxc": "container", "qemu": "VM"}
+_STATUS = (
+    *("vmid", "name", "status", "cpu", "mem", "disk", "uptime", "maxmem", "maxdisk"),
+    *("netin", "netout", "diskread", "diskwrite"),
+)
 
 GuestHandler = Callable[[Request, Guest], Any]
 
@@ -42,6 +49,95 @@ def spawn(request: Request, action: str, guest: Guest, work: Callable[[Task], No
     """A task of the guest's kind, `start` as qmstart or vzstart."""
     kind = TASK[guest.kind] + action
     return request.cluster.tasks.spawn(guest.node, kind, str(guest.vmid), request.who.owner, work)
+
+
+def listing(
+    request: Request, kind: str, status: Callable[[Request, Guest], dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """The rows of a kind of guest on the node of the request."""
+    return [
+        status(request, guest)
+        for guest in list(request.cluster.guests.values())
+        if guest.node == request.node
+        and guest.kind == kind
+        and request.cluster.access.has(request.who, f"/vms/{guest.vmid}", ["VM.Audit"])
+    ]
+
+
+def row(request: Request, guest: Guest) -> dict[str, Any]:
+    """What a row of a listing says of a guest of any kind."""
+    resource = guest_resource(request, guest)
+    entry = {key: resource[key] for key in _STATUS} | {"cpus": resource["maxcpu"]}
+    entry |= {key: resource[key] for key in ("tags", "lock") if key in resource}
+    runtime = request.cluster.driver(guest).runtime(guest)
+    if runtime.running:
+        entry["pid"] = runtime.pid
+    if resource["template"]:
+        entry["template"] = 1
+    return entry
+
+
+def making(
+    request: Request, guest: Guest, pool: str, creation: Creation, fill: Callable[[], None]
+) -> Callable[[Task], None]:
+    """The work that turns a reserved id into a guest; nothing of it stays when it fails."""
+    cluster = request.cluster
+    cluster.add(guest)
+    if pool:
+        cluster.join_pool(pool, guest.vmid)
+
+    def work(task: Task) -> None:
+        try:
+            with cluster.change(guest, skiplock=True):
+                fill()
+            cluster.driver(guest).create(guest, creation, task)
+        except BaseException:
+            cluster.driver(guest).destroy(guest, Task(task.upid, None))
+            cluster.remove(guest)
+            raise
+        with cluster.change(guest, skiplock=True):
+            guest.config.pop("lock", None)
+
+    return work
+
+
+def convert(request: Request, guest: Guest) -> str:
+    """The task that makes a template of a guest."""
+    cluster = request.cluster
+    with cluster.change(guest):
+        if guest.config.get("template"):
+            raise die("you can't convert a template to a template")
+        if is_running(cluster, guest):
+            raise die(f"you can't convert a running {_WORD[guest.kind]} to a template")
+        if guest.snapshots:
+            raise die(f"unable to create template, because {NOUN[guest.kind]} contains snapshots")
+
+    def work(_task: Task) -> None:
+        with cluster.change(guest):
+            guest.config["template"] = 1
+
+    return spawn(request, "template", guest, work)
+
+
+def asked_changes(
+    request: Request, kind: str, beside: Container[str]
+) -> tuple[dict[str, Any], list[str], list[str]]:
+    """Options that a request sets, deletes and reverts; `beside`: parameters that are not options."""
+    values = {key: value for key, value in request.params.items() if key not in beside}
+    deleted, reverted = names(request.params.get("delete")), names(request.params.get("revert"))
+    if not (values or deleted or reverted):
+        raise die("no options specified")
+    both = set(values) & set(deleted)
+    if both:
+        raise ParameterError(
+            {"delete": f"you can't use '-{min(both)}' and -delete {min(both)}' at the same time"}
+        )
+    method = schema.load().method(f"/nodes/{{node}}/{kind}/{{vmid}}/config", "PUT")
+    known = {name for name in method.properties if name not in beside} if method else set()
+    for name in [*deleted, *reverted]:
+        if not {name, re.sub(r"\d+$", "[n]", name)} & (known | {"unused[n]"}):
+            raise ParameterError({"delete": f"unknown option '{name}'"})
+    return values, deleted, reverted
 
 
 def is_running(cluster: Cluster, guest: Guest) -> bool:
@@ -103,12 +199,6 @@ def require_allocation(request: Request, vmid: int, pool: str) -> None:
         raise die(f"pool '{pool}' does not exist")
     if not (pool and cluster.access.has(who, f"/pool/{pool}", ["VM.Allocate"])):
         cluster.access.require(who, f"/vms/{vmid}", ["VM.Allocate"])
-
-
-def require_no_snapshots(guest: Guest) -> None:
-    """Templates have none."""
-    if guest.snapshots:
-        raise die(f"unable to create template, because {NOUN[guest.kind]} contains snapshots")
 
 
 def apply_pending(cluster: Cluster, guest: Guest) -> None:

@@ -7,18 +7,19 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from lab import schema
-from lab.api.cluster import guest_resource
 from lab.api.core import Request, route
 from lab.api.guests import (
+    asked_changes,
+    convert,
     is_running,
     keep_volume,
-    names,
+    listing,
+    making,
     normal_tags,
     overlaid,
     pending_entries,
     require_allocation,
-    require_no_snapshots,
+    row,
     spawn,
 )
 from lab.api.snapshots import source_of_clone
@@ -55,6 +56,7 @@ _NOT_CONFIG = {
     "unique",
     "vmid",
 }
+_NOT_OPTIONS = {"delete", "digest", "node", "revert", "vmid"}
 _READ_ONLY = {"arch", "ostype", "unprivileged"}
 # Options that a running container obeys at once.
 _LIVE = {
@@ -177,50 +179,16 @@ def _allocate(request: Request, guest: Guest, key: str, value: str) -> str:
 
 @route("GET", BASE)
 def index(request: Request) -> list[dict[str, Any]]:
-    return [
-        _status(request, guest)
-        for guest in list(request.cluster.guests.values())
-        if guest.node == request.node
-        and guest.kind == "lxc"
-        and request.cluster.access.has(request.who, f"/vms/{guest.vmid}", ["VM.Audit"])
-    ]
+    return listing(request, "lxc", _status)
 
 
 def _status(request: Request, guest: Guest) -> dict[str, Any]:
-    resource = guest_resource(request, guest)
-    runtime = request.cluster.driver(guest).runtime(guest)
-    entry = {
-        key: resource[key]
-        for key in (
-            "vmid",
-            "name",
-            "type",
-            "status",
-            "cpu",
-            "mem",
-            "disk",
-            "uptime",
-            "maxmem",
-            "maxdisk",
-            "netin",
-            "netout",
-            "diskread",
-            "diskwrite",
-        )
-    }
-    entry |= {
-        "cpus": resource["maxcpu"],
-        "swap": runtime.swap,
+    return {
+        **row(request, guest),
+        "type": "lxc",
+        "swap": request.cluster.driver(guest).runtime(guest).swap,
         "maxswap": int(guest.config.get("swap", 512)) << 20,
     }
-    if runtime.running:
-        entry["pid"] = runtime.pid
-    for key in ("tags", "lock"):
-        if key in resource:
-            entry[key] = resource[key]
-    if resource["template"]:
-        entry["template"] = 1
-    return entry
 
 
 @route("GET", ONE + "/status/current")
@@ -292,9 +260,6 @@ def create(request: Request) -> str:
     }
     if not wanted["unprivileged"]:
         del wanted["unprivileged"]
-    cluster.add(guest)
-    if pool:
-        cluster.join_pool(pool, vmid)
     creation = Creation(
         template=template,
         ssh_public_keys=str(params.get("ssh-public-keys", "")),
@@ -302,24 +267,19 @@ def create(request: Request) -> str:
         archive=archive,
     )
 
+    def fill() -> None:
+        for key, value in sorted(wanted.items()):
+            if value is not None:
+                guest.config[key] = (
+                    _allocate(request, guest, key, str(value))
+                    if _is_volume(key)
+                    else _store(request, guest, key, value)
+                )
+
+    make = making(request, guest, pool, creation, fill)
+
     def work(task: Task) -> None:
-        try:
-            with cluster.change(guest, skiplock=True):
-                for key, value in sorted(wanted.items()):
-                    if value is None:
-                        continue
-                    guest.config[key] = (
-                        _allocate(request, guest, key, str(value))
-                        if _is_volume(key)
-                        else _store(request, guest, key, value)
-                    )
-            cluster.driver(guest).create(guest, creation, task)
-        except BaseException:
-            cluster.driver(guest).destroy(guest, Task(task.upid, None))
-            cluster.remove(guest)
-            raise
-        with cluster.change(guest, skiplock=True):
-            guest.config.pop("lock", None)
+        make(task)
         if params.get("start"):
             cluster.driver(guest).start(guest, task)
 
@@ -346,57 +306,33 @@ def clone(request: Request) -> str:
     if params.get("storage"):
         require_storage(request, str(params["storage"]), "rootdir")
     guest = Guest(newid, source.node, "lxc", {"lock": "create"})
-    cluster.add(guest)
-    if pool:
-        cluster.join_pool(pool, newid)
 
-    def work(task: Task) -> None:
-        try:
-            with cluster.change(guest, skiplock=True):
-                for key, value in source.config.items():
-                    if key in ("lock", "parent", "template") or key.startswith("unused"):
-                        continue
-                    if _is_volume(key):
-                        disk = split_properties(str(value), "volume")
-                        storage = str(params.get("storage") or disk["volume"].partition(":")[0])
-                        disk["volume"] = cluster.allocate(guest, storage, volumes(guest))
-                        guest.config[key] = join_properties(disk, "volume")
-                    elif _is_net(key):
-                        net = split_properties(str(value))
-                        net["hwaddr"] = cluster.new_mac()
-                        guest.config[key] = net_text(net)
-                    else:
-                        guest.config[key] = value
-                for key in ("hostname", "description"):
-                    if key in params:
-                        guest.config[key] = _store(request, guest, key, params[key])
-            cluster.driver(guest).create(guest, Creation(source=source, snapshot=snapshot), task)
-        except BaseException:
-            cluster.driver(guest).destroy(guest, Task(task.upid, None))
-            cluster.remove(guest)
-            raise
-        with cluster.change(guest, skiplock=True):
-            guest.config.pop("lock", None)
+    def fill() -> None:
+        for key, value in source.config.items():
+            if key in ("lock", "parent", "template") or key.startswith("unused"):
+                continue
+            if _is_volume(key):
+                disk = split_properties(str(value), "volume")
+                storage = str(params.get("storage") or disk["volume"].partition(":")[0])
+                disk["volume"] = cluster.allocate(guest, storage, volumes(guest))
+                guest.config[key] = join_properties(disk, "volume")
+            elif _is_net(key):
+                net = split_properties(str(value))
+                net["hwaddr"] = cluster.new_mac()
+                guest.config[key] = net_text(net)
+            else:
+                guest.config[key] = value
+        for key in ("hostname", "description"):
+            if key in params:
+                guest.config[key] = _store(request, guest, key, params[key])
 
-    return spawn(request, "clone", source, work)
+    creation = Creation(source=source, snapshot=snapshot)
+    return spawn(request, "clone", source, making(request, guest, pool, creation, fill))
 
 
 @route("POST", ONE + "/template")
 def make_template(request: Request) -> None:
-    guest = _guest(request)
-    cluster = request.cluster
-    with cluster.change(guest):
-        if guest.config.get("template"):
-            raise die("you can't convert a template to a template")
-        if is_running(request.cluster, guest):
-            raise die("you can't convert a running container to a template")
-        require_no_snapshots(guest)
-
-    def work(_task: Task) -> None:
-        with cluster.change(guest):
-            guest.config["template"] = 1
-
-    spawn(request, "template", guest, work)
+    convert(request, _guest(request))
 
 
 @route("DELETE", ONE)
@@ -428,21 +364,9 @@ def destroy(request: Request) -> str:
 @route("PUT", ONE + "/config")
 def update(request: Request) -> None:
     guest, cluster, params = _guest(request), request.cluster, request.params
-    values = {k: v for k, v in params.items() if k not in ("node", "vmid", "delete", "revert", "digest")}
-    deleted, reverted = names(params.get("delete")), names(params.get("revert"))
-    if not (values or deleted or reverted):
-        raise die("no options specified")
-    both = set(values) & set(deleted)
-    if both:
-        raise ParameterError(
-            {"delete": f"you can't use '-{min(both)}' and -delete {min(both)}' at the same time"}
-        )
-    known = {"digest", "lock", "delete", "revert"}
-    for name in [*deleted, *reverted]:
-        schema_name = re.sub(r"\d+$", "[n]", name)
-        if name in known or not ({name, schema_name} & _config_names()):
-            raise ParameterError({"delete": f"unknown option '{name}'"})
-        if name in ("rootfs", "arch", "ostype") and name in deleted:
+    values, deleted, reverted = asked_changes(request, "lxc", _NOT_OPTIONS)
+    for name in deleted:
+        if name in ("rootfs", "arch", "ostype"):
             raise die(f"unable to delete required option '{name}'")
     for key in [*values, *deleted]:
         if key in _READ_ONLY and str(values.get(key)) != str(guest.config.get(key, "0")):
@@ -485,12 +409,6 @@ def update(request: Request) -> None:
             for key in changed:
                 if key in _CGROUP or _is_net(key):
                     cluster.driver(guest).apply(guest, key)
-
-
-def _config_names() -> set[str]:
-
-    method = schema.load().method(ONE + "/config", "PUT")
-    return set(method.properties) if method else set()
 
 
 @route("PUT", ONE + "/resize")

@@ -10,18 +10,20 @@ from pathlib import Path
 from typing import Any, cast
 from urllib.parse import unquote
 
-from lab import schema
-from lab.api.cluster import guest_resource
 from lab.api.core import Request, route
 from lab.api.guests import (
+    asked_changes,
+    convert,
     is_running,
     keep_volume,
+    listing,
+    making,
     names,
     normal_tags,
     overlaid,
     pending_entries,
     require_allocation,
-    require_no_snapshots,
+    row,
     spawn,
 )
 from lab.api.snapshots import source_of_clone
@@ -193,48 +195,13 @@ def _check_options(request: Request, guest: Guest | None, values: dict[str, Any]
 
 @route("GET", BASE)
 def index(request: Request) -> list[dict[str, Any]]:
-    return [
-        _status(request, guest)
-        for guest in list(request.cluster.guests.values())
-        if guest.node == request.node
-        and guest.kind == "qemu"
-        and request.cluster.access.has(request.who, f"/vms/{guest.vmid}", ["VM.Audit"])
-    ]
-
-
-_STATUS = [
-    "vmid",
-    "name",
-    "status",
-    "cpu",
-    "mem",
-    "disk",
-    "uptime",
-    "maxmem",
-    "maxdisk",
-    "netin",
-    "netout",
-    "diskread",
-    "diskwrite",
-]
-
-
-def _status(request: Request, guest: Guest) -> dict[str, Any]:
-    resource = guest_resource(request, guest)
-    entry = {key: resource[key] for key in _STATUS} | {"cpus": resource["maxcpu"]}
-    entry |= {key: resource[key] for key in ("tags", "lock") if key in resource}
-    pid = request.cluster.driver(guest).runtime(guest).pid
-    if pid:
-        entry["pid"] = pid
-    if resource["template"]:
-        entry["template"] = 1
-    return entry
+    return listing(request, "qemu", row)
 
 
 @route("GET", ONE + "/status/current")
 def current(request: Request) -> dict[str, Any]:
     guest = _guest(request)
-    entry = _status(request, guest)
+    entry = row(request, guest)
     enabled = split_properties(str(guest.config.get("agent", "0")), "enabled").get("enabled", "0")
     return {
         **entry,
@@ -262,30 +229,6 @@ def pending(request: Request) -> list[dict[str, Any]]:
 
 
 # -- creation and removal
-
-
-def _finish(
-    request: Request, guest: Guest, pool: str, creation: Creation, fill: Callable[[], None]
-) -> Callable[[Task], None]:
-    """The work that turns a reserved id into a machine; nothing of it stays when it fails."""
-    cluster = request.cluster
-    cluster.add(guest)
-    if pool:
-        cluster.join_pool(pool, guest.vmid)
-
-    def work(task: Task) -> None:
-        try:
-            with cluster.change(guest, skiplock=True):
-                fill()
-            cluster.driver(guest).create(guest, creation, task)
-        except BaseException:
-            cluster.driver(guest).destroy(guest, Task(task.upid, None))
-            cluster.remove(guest)
-            raise
-        with cluster.change(guest, skiplock=True):
-            guest.config.pop("lock", None)
-
-    return work
 
 
 @route("POST", BASE)
@@ -317,7 +260,7 @@ def create(request: Request) -> str:
             "boot", "order=" + ";".join(sorted(devices, key=lambda key: key.startswith("net")))
         )
 
-    work = _finish(request, guest, pool, Creation(images=_images(request, options)), fill)
+    work = making(request, guest, pool, Creation(images=_images(request, options)), fill)
 
     def and_start(task: Task) -> None:
         work(task)
@@ -378,25 +321,13 @@ def clone(request: Request) -> str:
         request,
         "clone",
         source,
-        _finish(request, guest, pool, Creation(source=source, linked=linked, snapshot=snapshot), fill),
+        making(request, guest, pool, Creation(source=source, linked=linked, snapshot=snapshot), fill),
     )
 
 
 @route("POST", ONE + "/template")
 def make_template(request: Request) -> str:
-    guest, cluster = _guest(request), request.cluster
-    with cluster.change(guest):
-        if guest.config.get("template"):
-            raise die("you can't convert a template to a template")
-        if is_running(request.cluster, guest):
-            raise die("you can't convert a running VM to a template")
-        require_no_snapshots(guest)
-
-    def work(_task: Task) -> None:
-        with cluster.change(guest):
-            guest.config["template"] = 1
-
-    return spawn(request, "template", guest, work)
+    return convert(request, _guest(request))
 
 
 @route("DELETE", ONE)
@@ -422,26 +353,10 @@ def destroy(request: Request) -> str:
 # -- configuration
 
 
-def _option_names() -> set[str]:
-    method = schema.load().method(ONE + "/config", "PUT")
-    return set(method.properties) - _NOT_OPTIONS if method else set()
-
-
 def _change(request: Request, guest: Guest) -> Callable[[Task | None], None]:
     """The checked change of a configuration, to be carried out now or by a task."""
     cluster, params = request.cluster, request.params
-    values = {key: value for key, value in params.items() if key not in _NOT_OPTIONS}
-    deleted, reverted = names(params.get("delete")), names(params.get("revert"))
-    if not (values or deleted or reverted):
-        raise die("no options specified")
-    both = set(values) & set(deleted)
-    if both:
-        raise ParameterError(
-            {"delete": f"you can't use '-{min(both)}' and -delete {min(both)}' at the same time"}
-        )
-    for name in [*deleted, *reverted]:
-        if not {name, re.sub(r"\d+$", "[n]", name)} & (_option_names() | {"unused[n]"}):
-            raise ParameterError({"delete": f"unknown option '{name}'"})
+    values, deleted, reverted = asked_changes(request, "qemu", _NOT_OPTIONS)
     _check_options(request, guest, {**values, **dict.fromkeys(deleted, "")})
     # A stale digest and a lock are told at once, also where a task does the work.
     with cluster.change(guest, params.get("digest")):
