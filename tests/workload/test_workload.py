@@ -382,6 +382,7 @@ def test_log_formats(workload: Workload) -> None:
         "role_changed",
         "PaymentGatewayError",
         "gateway_transaction_id",
+        '"WARN"',
         "FATAL",
     )
     until(

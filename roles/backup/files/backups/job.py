@@ -140,7 +140,11 @@ class Job:
                 f"this guest has taken no copy yet, but {copies.place} holds {len(there)} of the one before it, the newest of {there[-1]}. "
                 f"Put it back: playbooks/restore.yml -e component={self.name}; or go on without it: playbooks/backup.yml -e component={self.name} -e backup_adopt=true"
             )
-        if there and identity(began) <= there[-1]:
+        while there and identity(began) == there[-1]:
+            # A copy is named after its second.
+            time.sleep(0.1)
+            began = time.time()
+        if there and identity(began) < there[-1]:
             raise BackupError(
                 f"the newest copy is of {there[-1]}, later than this host's clock ({identity(began)})"
             )
