@@ -48,6 +48,9 @@ TYPED_PATHS = [
     "roles/retention/files",
 ]
 Command = tuple[str, ...]
+# Bytes of tests in a process; most of them wait for servers, so that more than there are cores run at a time.
+PART = 40_000
+AT_ONCE = 3
 # Lines that say why: of pytest, Ansible, mypy and the like, ansible-lint, Python, shells.
 REASON = re.compile(
     r"^(E  |FAILED |ERROR |fatal: |failed: |\[ERROR\]|CRITICAL|Traceback|\w+(\.\w+)*(Error|Exception|Expired): |Error: )"
@@ -72,13 +75,24 @@ class Step:
 
 
 def unit(*program: str, marks: str) -> tuple[Command, ...]:
-    """A process per topic: a module keeps its warnings in its process, and no module runs beside controller code."""
-    topics = [
-        path for path in (ROOT / COLLECTION / "tests" / "unit").iterdir() if any(path.glob("test_*.py"))
-    ]
-    # The longest first, so that two at a time end together; a guess by size is good enough.
-    topics.sort(key=lambda path: -sum(file.stat().st_size for file in path.glob("*.py")))
-    return tuple((*program, str(path.relative_to(ROOT)), "-m", marks) for path in topics)
+    """A process per topic, several for a big one: a module keeps its warnings in its process, and none runs beside controller code."""
+    parts: list[list[Path]] = []
+    for topic in sorted((ROOT / COLLECTION / "tests" / "unit").iterdir()):
+        part: list[Path] = []
+        for file in sorted(topic.glob("test_*.py")):
+            if part and _size([*part, file]) > PART:
+                parts.append(part)
+                part = []
+            part.append(file)
+        if part:
+            parts.append(part)
+    # The biggest first, so that all that run at a time end together; a guess by size is good enough.
+    parts.sort(key=_size, reverse=True)
+    return tuple((*program, "-m", marks, *(str(file.relative_to(ROOT)) for file in part)) for part in parts)
+
+
+def _size(files: list[Path]) -> int:
+    return sum(file.stat().st_size for file in files)
 
 
 def molecule(scenario: str) -> Command:
@@ -113,13 +127,13 @@ STEPS = (
         "unit",
         (*unit("pytest", marks="not lab"), ("pytest", "tests/lab", "tests/workload", "-m", "not lab")),
         200,
-        at_once=2,
+        at_once=AT_ONCE,
     ),
     Step("lab", (("pytest", "tests/lab", "-m", "lab"),), 60),
     Step("render", (("pytest", "tests/render"),), 120),
     # Its servers wait for their own intervals.
     Step("retention", (("pytest", "tests/retention"),), 300, beside="newest"),
-    Step("backup", (("pytest", "tests/backup"),), 120),
+    Step("backup", (("pytest", "tests/backup"),), 120, beside="unit"),
     # The set-up first, alone: the others find it done.
     Step("newest-setup", (NEWEST,), 60),
     Step(
@@ -130,7 +144,7 @@ STEPS = (
             (*NEWEST, "pytest", "tests/render"),
         ),
         180,
-        at_once=2,
+        at_once=AT_ONCE,
     ),
     Step("scenario-default", (molecule("default"),), 480),
     Step("scenario-staging", (molecule("staging"),), 300),
@@ -180,8 +194,9 @@ class Output:
 
     def run(self, command: Command) -> bool:
         """Runs one command; true when it passed."""
-        shown = " ".join(Path(word).name if word == sys.executable else word for word in command[:7])
-        title = f"{self.step.name}: {shown}{' ...' if len(command) > 7 else ''}"
+        words = [Path(word).name if word == sys.executable else word for word in command]
+        words = [word.removeprefix(f"{COLLECTION}/tests/unit/") for word in words]
+        title = f"{self.step.name}: {' '.join(words[:7])}{' ...' if len(words) > 7 else ''}"
         start = time.monotonic()
         if self.live:
             self.write(f"\n=== {title}\n")
