@@ -140,6 +140,17 @@ def test_guests_on_dhcp_are_reached_at_the_address_that_the_hypervisor_tells() -
     assert all(config(name)["memory"] in (512, "512") for name in GUESTS)
 
 
+@LONG
+def test_a_template_was_made_of_a_disk_image_by_the_api_alone() -> None:
+    made = next(row for row in first_rows("run") if row["action"].endswith("proxmox_template"))
+    assert made["changed"]
+    template = SITE.api("GET", "nodes/pve2/qemu/9102/config")
+    assert (template["name"], template["template"]) == ("made-by-api", 1)
+    # The machine that was cloned from it started, grew its file system and let us in.
+    assert SITE.values("guest_template")["vm2"]["guest_template"] == "made-by-api"
+    assert int(guest("vm2").check_output("df --output=size -BM / | tail -1").strip("M ")) > 3700
+
+
 def test_virtual_machine_is_what_its_record_says() -> None:
     machine = guest("vm1")
     assert int(machine.check_output("awk '/MemTotal/ {print $2}' /proc/meminfo")) < 512 * 1024
