@@ -136,7 +136,7 @@ STEPS = (
     Step("scenario-staging", (molecule("staging"),), 300),
     Step("scenario-guests", (molecule("guests"),), 180),
     Step("scenario-retention", (molecule("retention"),), 180, long=True),
-    Step("scenario-production_cut", (molecule("production_cut"),), 240, long=True),
+    Step("scenario-production_cut", (molecule("production_cut"),), 240),
     Step("scenario-day2", (molecule("day2"),), 240),
     Step("scenario-faults", (molecule("faults"),), 180),
     Step("scenario-fleet", (molecule("fleet"),), 180),
