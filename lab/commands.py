@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from lab import host, images, packages, templates
+from lab.drivers.base import prefix6
 from lab.errors import LabError
 from lab.instance import CHECKOUT, Instance, load
 
@@ -392,6 +393,10 @@ def up(vms: bool = False, rare: bool = False) -> int:
             host.run("ip", "address", "add", f"{instance.subnet}.1/24", "dev", instance.bridge)
             host.run("ip", "link", "set", instance.bridge, "up")
             notes.append(f"{instance.bridge} {instance.subnet}.1/24")
+            # A machine may be without IPv6; guests that want it are then refused by LXC.
+            if Path("/proc/sys/net/ipv6").exists():
+                address = f"{prefix6(instance.subnet)}1/64"
+                host.run("ip", "address", "add", address, "dev", instance.bridge, "nodad", check=False)
         with phases.phase("server") as notes:
             _make_secrets(instance)
             instance.lxc_path.mkdir(exist_ok=True)

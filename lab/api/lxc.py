@@ -138,7 +138,7 @@ def _check_options(request: Request, guest: Guest | None, values: dict[str, Any]
             bridge = net.get("bridge")
             if bridge and bridge != "vmbr0":
                 errors[key] = f"bridge '{bridge}' does not exist"
-            if "gw" in net and "ip" not in net:
+            if ("gw" in net and "ip" not in net) or ("gw6" in net and "ip6" not in net):
                 errors[key] = "gateway without an address"
         if key == "features" and not who.is_root:
             old = split_properties(str(guest.config.get(key, "")) if guest else "")

@@ -53,6 +53,22 @@ def join_properties(values: dict[str, Any], default_key: str = "") -> str:
     return ",".join(parts)
 
 
+def prefix6(subnet: str) -> str:
+    """The IPv6 network beside an IPv4 one, without its length of 64 bits."""
+    return f"fd00:{subnet.replace('.', ':')}::"
+
+
+def leased(net: Mapping[str, str], vmid: int, subnet: str) -> dict[str, str]:
+    """With addresses in place of `dhcp` and `auto`: nobody gives any here, so they are computed, and always the same."""
+    result = dict(net)
+    if net.get("ip") == "dhcp":
+        result["ip"] = f"{subnet}.{100 + vmid % 150}/24"
+        result.setdefault("gw", f"{subnet}.1")
+    if net.get("ip6") in ("auto", "dhcp"):
+        result["ip6"] = f"{prefix6(subnet)}{vmid:x}/64"
+    return result
+
+
 _MAC = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}")
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from lab import host, templates
-from lab.drivers.base import Creation, Driver, Guest, Runtime, split_properties
+from lab.drivers.base import Creation, Driver, Guest, Runtime, leased, split_properties
 from lab.instance import Instance
 from lab.tasks import Task
 from lab.templates import IDMAP_SIZE, IDMAP_START
@@ -310,11 +310,7 @@ class LxcDriver(Driver):
         for key in sorted(guest.config):
             if re.fullmatch(r"net\d+", key):
                 net = split_properties(str(guest.config[key]))
-                if net.get("ip") == "dhcp":
-                    # No DHCP server here: the lease is computed, and always the same.
-                    net["ip"] = f"{self.instance.subnet}.{100 + guest.vmid % 150}/24"
-                    net.setdefault("gw", f"{self.instance.subnet}.1")
-                found.append((int(key[3:]), net))
+                found.append((int(key[3:]), leased(net, guest.vmid, self.instance.subnet)))
         return found
 
     @staticmethod
@@ -370,10 +366,11 @@ class LxcDriver(Driver):
                 f"{part}.hwaddr = {net['hwaddr'].lower()}",
                 *([] if net.get("link_down") == "1" else [f"{part}.flags = up"]),
             ]
-            if "/" in net.get("ip", ""):
-                lines.append(f"{part}.ipv4.address = {net['ip']}")
-                if net.get("gw"):
-                    lines.append(f"{part}.ipv4.gateway = {net['gw']}")
+            for version, ip, gateway in (("ipv4", "ip", "gw"), ("ipv6", "ip6", "gw6")):
+                if "/" in net.get(ip, ""):
+                    lines.append(f"{part}.{version}.address = {net[ip]}")
+                    if net.get(gateway):
+                        lines.append(f"{part}.{version}.gateway = {net[gateway]}")
         lxcfs = self.instance.run / "lxcfs"
         for name in _LXCFS_FILES:
             lines.append(f"lxc.mount.entry = {lxcfs / name} {name} none bind,optional 0 0")
@@ -549,12 +546,14 @@ class LxcDriver(Driver):
             )
             host.run("ip", "link", "set", veth, "master", self.instance.bridge, "up")
             host.run(*inside, "link", "set", net["name"], "address", net["hwaddr"].lower(), "up")
-        host.run(*inside, "-4", "address", "flush", "dev", net["name"], "scope", "global")
-        if "/" in net.get("ip", ""):
-            ipaddress.ip_interface(net["ip"])
-            host.run(*inside, "address", "add", net["ip"], "dev", net["name"])
-            if net.get("gw"):
-                host.run(*inside, "route", "replace", "default", "via", net["gw"], "dev", net["name"])
+        for version, ip, gateway in (("-4", "ip", "gw"), ("-6", "ip6", "gw6")):
+            host.run(*inside, version, "address", "flush", "dev", net["name"], "scope", "global")
+            if "/" in net.get(ip, ""):
+                ipaddress.ip_interface(net[ip])
+                host.run(*inside, "address", "add", net[ip], "dev", net["name"])
+                if net.get(gateway):
+                    way = ("default", "via", net[gateway], "dev", net["name"])
+                    host.run(*inside, version, "route", "replace", *way)
         self._put_network_files(guest)
 
     def node_status(self) -> dict[str, Any]:

@@ -7,15 +7,19 @@ from __future__ import annotations
 import re
 import threading
 import time
+from collections.abc import Mapping
 from typing import Any
 
-from lab.drivers.base import Creation, Guest, MachineDriver, Runtime, parse_nic, split_properties
+from lab.drivers.base import Creation, Guest, MachineDriver, Runtime, leased, parse_nic, split_properties
 from lab.tasks import Task
 
 TEMPLATES = {
     "debian-12-standard_12.12-1_amd64.tar.zst": 126515062,
     "debian-12-docker_12-1_amd64.tar.zst": 215318101,
 }
+# Where guests get addresses that nobody named.
+SUBNET = "192.0.2"
+_LOOPBACK = {"ip": "127.0.0.1/8", "ip6": "::1/128"}
 
 
 class MemoryDriver(MachineDriver):
@@ -86,15 +90,12 @@ class MemoryDriver(MachineDriver):
         if self.kind == "qemu":
             if guest.vmid in self.silent:
                 raise ConnectionRefusedError
-            return [_agent_interface("lo", "00:00:00:00:00:00", "127.0.0.1/8"), *_agent_interfaces(guest)]
-        found: list[dict[str, Any]] = [_interface("lo", "00:00:00:00:00:00", "127.0.0.1/8")]
+            return [_agent_interface("lo", "00:00:00:00:00:00", _LOOPBACK), *_agent_interfaces(guest)]
+        found: list[dict[str, Any]] = [_interface("lo", "00:00:00:00:00:00", _LOOPBACK)]
         for key, value in sorted(guest.config.items()):
             if key.startswith("net") and key[3:].isdigit():
-                net = split_properties(str(value))
-                address = net.get("ip", "")
-                if address == "dhcp":
-                    address = f"192.0.2.{guest.vmid % 250 + 1}/24"
-                found.append(_interface(net["name"], net.get("hwaddr", "").lower(), address))
+                net = leased(split_properties(str(value)), guest.vmid, SUBNET)
+                found.append(_interface(net["name"], net.get("hwaddr", "").lower(), net))
         return found
 
     def apply(self, guest: Guest, key: str) -> None:
@@ -138,19 +139,31 @@ class MemoryDriver(MachineDriver):
         }
 
 
-def _interface(name: str, mac: str, address: str) -> dict[str, Any]:
+def _addresses(net: Mapping[str, str]) -> list[tuple[str, str, str]]:
+    """Version, address and prefix length of what an interface has."""
+    found = []
+    for version, key in (("4", "ip"), ("6", "ip6")):
+        address, _, prefix = net.get(key, "").partition("/")
+        if prefix:
+            found.append((version, address, prefix))
+    return found
+
+
+def _interface(name: str, mac: str, net: Mapping[str, str]) -> dict[str, Any]:
     entry: dict[str, Any] = {"name": name, "hwaddr": mac, "hardware-address": mac, "ip-addresses": []}
-    if address and address != "manual":
-        ip, _, prefix = address.partition("/")
-        entry["inet"] = address
-        entry["ip-addresses"] = [{"ip-address": ip, "ip-address-type": "inet", "prefix": prefix}]
+    for version, address, prefix in _addresses(net):
+        family = {"4": "inet", "6": "inet6"}[version]
+        entry[family] = f"{address}/{prefix}"
+        entry["ip-addresses"].append({"ip-address": address, "ip-address-type": family, "prefix": prefix})
     return entry
 
 
-def _agent_interface(name: str, mac: str, address: str) -> dict[str, Any]:
+def _agent_interface(name: str, mac: str, net: Mapping[str, str]) -> dict[str, Any]:
     """An interface as the agent inside a virtual machine tells it."""
-    ip, _, prefix = address.partition("/")
-    addresses = [{"ip-address": ip, "ip-address-type": "ipv4", "prefix": int(prefix)}] if prefix else []
+    addresses = [
+        {"ip-address": address, "ip-address-type": f"ipv{version}", "prefix": int(prefix)}
+        for version, address, prefix in _addresses(net)
+    ]
     return {"name": name, "hardware-address": mac.lower(), "ip-addresses": addresses}
 
 
@@ -158,8 +171,7 @@ def _agent_interfaces(guest: Guest) -> list[dict[str, Any]]:
     found = []
     for key, value in sorted(guest.config.items()):
         if key.startswith("net") and key[3:].isdigit():
-            address = split_properties(str(guest.config.get(f"ipconfig{key[3:]}", ""))).get("ip", "")
-            if address == "dhcp":
-                address = f"192.0.2.{guest.vmid % 250 + 1}/24"
-            found.append(_agent_interface(f"eth{key[3:]}", parse_nic(str(value))["macaddr"], address))
+            ip = split_properties(str(guest.config.get(f"ipconfig{key[3:]}", "")))
+            net = leased(ip, guest.vmid, SUBNET)
+            found.append(_agent_interface(f"eth{key[3:]}", parse_nic(str(value))["macaddr"], net))
     return found

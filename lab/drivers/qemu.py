@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from lab import host, images
-from lab.drivers.base import Creation, Guest, MachineDriver, Runtime, parse_nic, split_properties
+from lab.drivers.base import Creation, Guest, MachineDriver, Runtime, leased, parse_nic, split_properties
 from lab.drivers.lxc import machine_status, process_start
 from lab.instance import Instance
 from lab.tasks import Task
@@ -473,25 +473,22 @@ def cloud_config(guest: Guest) -> str:
 
 
 def network_config(guest: Guest, subnet: str) -> str:
-    """network-config, version 1. No DHCP server here: the lease is computed, and always the same."""
+    """network-config, version 1."""
     entries: list[dict[str, Any]] = []
     for key in sorted(guest.config):
         if not re.fullmatch(r"net\d+", key):
             continue
-        ip = split_properties(str(guest.config.get(f"ipconfig{key[3:]}", "")))
-        address, gateway = ip.get("ip", ""), ip.get("gw", "")
-        if address == "dhcp":
-            address, gateway = f"{subnet}.{100 + guest.vmid % 150}/24", f"{subnet}.1"
+        ip = leased(split_properties(str(guest.config.get(f"ipconfig{key[3:]}", ""))), guest.vmid, subnet)
         entry: dict[str, Any] = {
             "type": "physical",
             "name": f"eth{key[3:]}",
             "mac_address": parse_nic(str(guest.config[key]))["macaddr"].lower(),
             "subnets": [],
         }
-        if "/" in address:
-            entry["subnets"].append(
-                {"type": "static", "address": address, **({"gateway": gateway} if gateway else {})}
-            )
+        for kind, address, gateway in (("static", "ip", "gw"), ("static6", "ip6", "gw6")):
+            if "/" in ip.get(address, ""):
+                way = {"gateway": ip[gateway]} if ip.get(gateway) else {}
+                entry["subnets"].append({"type": kind, "address": ip[address], **way})
         entries.append(entry)
     servers = re.split(r"[;, ]+", str(guest.config.get("nameserver", "")))
     domains = re.split(r"[;, ]+", str(guest.config.get("searchdomain", "")))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import socket
 import subprocess
 from collections.abc import Iterator
 from functools import lru_cache
@@ -20,6 +22,9 @@ SITE = Platform(
 )
 PROVISION = "playbooks/provision.yml"
 MODULE = "luxima.observability.proxmox_guests"
+LONG = pytest.mark.skipif(
+    SCENARIO != "guests_long", reason="waits for machines to start again; scenario guests_long"
+)
 GUESTS, VMS = SITE.groups["guests"], SITE.groups["vms"]
 
 
@@ -135,6 +140,17 @@ def test_guests_on_dhcp_are_reached_at_the_address_that_the_hypervisor_tells() -
     assert all(config(name)["memory"] in (512, "512") for name in GUESTS)
 
 
+@LONG
+def test_a_template_was_made_of_a_disk_image_by_the_api_alone() -> None:
+    made = next(row for row in first_rows("run") if row["action"].endswith("proxmox_template"))
+    assert made["changed"]
+    template = SITE.api("GET", "nodes/pve2/qemu/9102/config")
+    assert (template["name"], template["template"]) == ("made-by-api", 1)
+    # The machine that was cloned from it started, grew its file system and let us in.
+    assert SITE.values("guest_template")["vm2"]["guest_template"] == "made-by-api"
+    assert int(guest("vm2").check_output("df --output=size -BM / | tail -1").strip("M ")) > 3700
+
+
 def test_virtual_machine_is_what_its_record_says() -> None:
     machine = guest("vm1")
     assert int(machine.check_output("awk '/MemTotal/ {print $2}' /proc/meminfo")) < 512 * 1024
@@ -210,3 +226,73 @@ def test_linked_clone_refers_to_the_disk_of_its_template() -> None:
     assert told["actual-size"] < 1 << 20
     SITE.api("DELETE", "nodes/pve2/qemu/190")
     assert until(lambda: not image.exists(), 10)
+
+
+def alone(name: str, script: str) -> str:
+    """Output of a script on a guest by a connection of its own: one that is kept does not outlive what the guest was."""
+    lab = SITE.lab
+    options = [
+        *shlex.split(lab["ansible_ssh_common_args"]),
+        "-o",
+        "ControlPath=none",
+        "-o",
+        "ConnectTimeout=10",
+    ]
+    login = ["-i", lab["ansible_ssh_private_key_file"], f"root@{addresses()[name]}"]
+    done = subprocess.run(["ssh", *options, *login, script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+BOOT = "cat /proc/sys/kernel/random/boot_id"
+
+
+@LONG
+def test_running_guests_go_back_to_their_snapshot() -> None:
+    """Without memory: what a power cut would have left, started again."""
+    words = ["playbooks/snapshot.yml", "--limit", "vm1,ct1", "-e", "snapshot=deploy-1"]
+    for name in ("vm1", "ct1"):
+        alone(name, "echo before >/root/mark; sync")
+    SITE.run(*words)
+    boot = alone("vm1", BOOT)
+    for name in ("vm1", "ct1"):
+        alone(name, "echo after >/root/mark; sync")
+    rows = SITE.run(*words, "-e", "snapshot_state=rollback")
+    assert {row["host"]: row["status"] for row in rows if row["task"] == "SSH and Python"} == {
+        "vm1": "ok",
+        "ct1": "ok",
+    }
+    assert [alone(name, "cat /root/mark") for name in ("vm1", "ct1")] == ["before", "before"]
+    assert alone("vm1", BOOT) != boot
+    assert alone("vm1", "systemctl --failed --no-legend") == ""
+    assert [row for row in SITE.run(*words) if row["changed"]] == []
+
+
+@LONG
+def test_running_machine_goes_on_from_a_snapshot_with_its_memory() -> None:
+    words = [
+        "playbooks/snapshot.yml",
+        "--limit",
+        "vm1",
+        "-e",
+        "snapshot=live",
+        "-e",
+        "guests_snapshot_memory=true",
+    ]
+    boot = alone("vm1", BOOT)
+    # Nothing on disk: the file is in memory alone.
+    alone("vm1", "echo before >/run/mark")
+    SITE.run(*words)
+    alone("vm1", "echo after >/run/mark")
+    SITE.run(*words, "-e", "snapshot_state=rollback")
+    assert alone("vm1", "cat /run/mark") == "before"
+    assert alone("vm1", BOOT) == boot
+
+
+@LONG
+@pytest.mark.parametrize("name", ["vm1", "ct1"])
+def test_guest_is_reached_by_its_ipv6_address_too(name: str) -> None:
+    wanted = SITE.values("guest_address6")[name]["guest_address6"].partition("/")[0]
+    assert wanted in of_module(first_rows("run"))[name]["addresses"]
+    with socket.create_connection((wanted, 22), timeout=20) as connection:
+        assert connection.recv(4) == b"SSH-"

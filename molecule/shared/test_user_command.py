@@ -45,6 +45,28 @@ def test_guests_are_what_the_inventory_says() -> None:
     assert tagged == set(names)
 
 
+def test_what_stands_beside_the_guests_is_what_the_inventory_says() -> None:
+    wanted = SITE.values("guest_pool", "guest_firewall", "guests_pools", "guests_backup_jobs")
+    names = SITE.groups["guests"]
+    found = {row["name"]: row for row in SITE.api("GET", "cluster/resources?type=vm")}
+    assert {name: found[name].get("pool", "") for name in names} == {
+        name: wanted[name]["guest_pool"] for name in names
+    }
+    filtered = {
+        name: SITE.api("GET", f"nodes/{row['node']}/{row['type']}/{row['vmid']}/firewall/options").get(
+            "enable", 0
+        )
+        for name, row in found.items()
+        if name in names
+    }
+    assert filtered == {name: int(wanted[name]["guest_firewall"] == "closed") for name in names}
+    anybody = wanted[names[0]]
+    pools = {pool["poolid"] for pool in SITE.api("GET", "pools")}
+    assert pools == {pool["name"] for pool in anybody["guests_pools"] or []}
+    jobs = {job["id"] for job in SITE.api("GET", "cluster/backup")}
+    assert jobs == {job["id"] for job in anybody["guests_backup_jobs"] or []}
+
+
 def test_every_server_of_a_group_sees_every_host() -> None:
     hosts = {*SITE.groups["guests"], *SITE.groups.get("hypervisors", [])}
     urls = SITE.values("prometheus_url")

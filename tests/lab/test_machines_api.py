@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
@@ -328,7 +329,7 @@ def test_cloud_init_documents() -> None:
             "net0": "virtio=BC:24:11:00:00:01,bridge=vmbr0",
             "net1": "virtio=BC:24:11:00:00:02,bridge=vmbr0",
             "ipconfig0": "ip=10.0.0.5/24,gw=10.0.0.1",
-            "ipconfig1": "ip=dhcp",
+            "ipconfig1": "ip=dhcp,ip6=fd00::5/64,gw6=fd00::1",
             "ciuser": "root",
             "sshkeys": quote(KEY, safe=""),
             "nameserver": "10.0.0.1 10.0.0.2",
@@ -340,5 +341,10 @@ def test_cloud_init_documents() -> None:
     assert '"hostname": "db"' in user
     assert '"fqdn": "db.example.org"' in user
     network = network_config(guest, "10.9.8")
+    assert json.loads(network)["config"][1]["subnets"][1] == {
+        "type": "static6",
+        "address": "fd00::5/64",
+        "gateway": "fd00::1",
+    }
     for part in ("10.0.0.5/24", "bc:24:11:00:00:02", "10.9.8.200/24", '"10.0.0.2"', '"example.org"'):
         assert part in network

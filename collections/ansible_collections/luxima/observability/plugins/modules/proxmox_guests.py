@@ -131,8 +131,12 @@ options:
           name: {description: 'Name inside a container. Default C(eth0), C(eth1), ... by position.', type: str}
           bridge: {description: Bridge or virtual network., type: str, required: true}
           vlan: {description: VLAN tag; 0 for none., type: int}
-          address: {description: 'Address with prefix length, V(dhcp) or V(manual).', type: str}
+          address: {description: 'IPv4 address with prefix length, V(dhcp) or V(manual).', type: str}
           gateway: {description: 'Default gateway. Belongs to O(guests[].networks[].address); left out with a static address there is none.', type: str}
+          address6:
+            description: IPv6 address with prefix length, V(auto) (the network announces it), V(dhcp) or V(manual).
+            type: str
+          gateway6: {description: 'Default gateway for IPv6; as O(guests[].networks[].gateway) for O(guests[].networks[].address6).', type: str}
           mac: {description: 'MAC address. Left out, the present or a generated one.', type: str}
           firewall: {description: Whether the hypervisor's firewall filters this interface., type: bool}
       nameservers:
@@ -210,7 +214,7 @@ guests:
     exists: {description: 'Whether the guest exists now. In check mode false for one that would be made.', type: bool}
     vmid: {description: Its id; the likely one in check mode., type: int}
     node: {description: Its node., type: str}
-    addresses: {description: Addresses without prefix length., type: list, elements: str}
+    addresses: {description: 'Addresses without prefix length, those of IPv4 first.', type: list, elements: str}
     before: {description: Managed values before., type: dict}
     after: {description: Managed values after., type: dict}
     actions:

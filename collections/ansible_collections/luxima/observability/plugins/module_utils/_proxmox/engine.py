@@ -16,7 +16,7 @@ from .connection import settings
 from .errors import Failed, ProxmoxError
 from .formats import NAME, VOLUME, storage_of
 from .model import NOUN, Guest, Plan, Want
-from .options import BESIDE, TABLES, faults
+from .options import BESIDE, FAMILIES, TABLES, faults
 from .plan import plan
 from .survey import NO_AGENT, Cluster, Stock, addresses, live_status, read, switching
 from .writer import DEADLINES, Outcome, Writer, locked
@@ -76,11 +76,11 @@ def wants(records: Iterable[Mapping[str, Any]]) -> list[Want]:
             own.append("ha: the HA manager keeps no templates: set ha to false, or choose another state")
         claims = [("name", name), ("vmid", str(vmid) if vmid else "")]
         claims += [
-            ("address", str(nic.get("address") or "").split("/")[0]) for nic in options.get("networks", [])
+            (family.address, family.fixed(nic)) for nic in options.get("networks", []) for family in FAMILIES
         ]
         if given["state"] != "absent":
             for claim in claims:
-                if claim[1] in ("", "dhcp", "manual"):
+                if not claim[1]:
                     continue
                 if claim in owners:
                     own.append(f"{claim[0]}: {claim[1]} is also that of {owners[claim]}")
@@ -417,15 +417,20 @@ class Engine:
 
     @staticmethod
     def _addresses(writer: Writer, outcome: Outcome, check: bool) -> list[str]:
-        """Static addresses as the record gives them; those by DHCP are asked of the running guest."""
+        """Static addresses as the record gives them; the others are asked of the running guest.
+
+        An address by DHCP is waited for. One of IPv6 only where it would be the only one: who announces a network
+        is not the hypervisor's business.
+        """
         nics = outcome.want.options.get("networks", [])
-        static = [str(nic["address"]).split("/")[0] for nic in nics if "/" in str(nic.get("address") or "")]
-        dynamic = any(nic.get("address") == "dhcp" for nic in nics)
+        static = [address for family in FAMILIES for nic in nics if (address := family.fixed(nic))]
+        leased = any(nic.get("address") == "dhcp" for nic in nics)
+        leased6 = any(nic.get("address6") in ("auto", "dhcp") for nic in nics)
         have, planned = outcome.have, outcome.plan
         before, after = planned.difference()
         moved = any(label.startswith("networks.") for label in {**before, **after})
         unknown = check and (moved or planned.after.get("state") != "running")
-        if outcome.error or not dynamic or unknown or have is None or not have.running:
+        if outcome.error or not (leased or leased6) or unknown or have is None or not have.running:
             return static
         fresh = {"started", "rebooted"} & set(outcome.actions) and not check
         # A guest that has run for long has its address, or nobody can tell it.
@@ -433,17 +438,19 @@ class Engine:
         end, pause = time.monotonic() + (limit if fresh else max(0.0, limit - have.uptime)), 0.2
         while True:
             found, reason = addresses(writer.client, have)
-            if found:
-                return list(dict.fromkeys([*static, *found]))
+            told = [address for address in found if (leased6 if ":" in address else leased)]
+            known = sorted(dict.fromkeys([*static, *told]), key=lambda address: ":" in address)
+            if any("." in address for address in told) if leased else known:
+                return known
             if check or reason == NO_AGENT or time.monotonic() >= end:
                 break
             time.sleep(pause)
             pause = min(pause * 1.4, 1.0)
         if not check:
             outcome.warnings.append(
-                f"{outcome.want.label}: its address by DHCP is not known ({reason or 'it has none yet'})"
+                f"{outcome.want.label}: its address by {'DHCP' if leased else 'IPv6'} is not known ({reason or 'it has none yet'})"
             )
-        return static
+        return known
 
 
 def _clone_fault(stock: Stock, source: Guest, want: Want, node: str) -> str:

@@ -88,10 +88,25 @@ def format_nic(properties: Mapping[str, str], kind: str) -> str:
     return ",".join(filter(None, [f"{model}={mac}" if mac else model, format_properties(rest)]))
 
 
-def canonical_address(text: str) -> str:
-    """``dhcp``, ``manual`` or a CIDR in its usual spelling; ValueError says what is wrong with it."""
-    if text in ("", "dhcp", "manual"):
+def canonical_address(text: str, version: int = 4) -> str:
+    """A CIDR in its usual spelling, or the word for how the guest gets one; ValueError says what is wrong with it."""
+    words = {4: ("dhcp", "manual"), 6: ("auto", "dhcp", "manual")}[version]
+    if text in ("", *words):
         return text
     if "/" not in text:
-        raise ValueError(f"{text!r} has no prefix length (write {text}/24) and is not dhcp")
-    return str(ipaddress.ip_interface(text))
+        example = f"{text}/{24 if version == 4 else 64}"
+        raise ValueError(
+            f"{text!r} has no prefix length (write {example}) and is not {', '.join(words[:-1])} or {words[-1]}"
+        )
+    try:
+        return str({4: ipaddress.IPv4Interface, 6: ipaddress.IPv6Interface}[version](text))
+    except ValueError:
+        raise ValueError(f"{text!r} is not an IPv{version} address with a prefix length") from None
+
+
+def canonical_gateway(text: str, version: int = 4) -> str:
+    """An address in its usual spelling; ValueError says what is wrong with it."""
+    try:
+        return str({4: ipaddress.IPv4Address, 6: ipaddress.IPv6Address}[version](text)) if text else ""
+    except ValueError:
+        raise ValueError(f"{text!r} is not an IPv{version} address") from None

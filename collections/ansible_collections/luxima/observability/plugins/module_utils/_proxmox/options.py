@@ -21,6 +21,7 @@ from .formats import (
     TAG,
     VOLUME,
     canonical_address,
+    canonical_gateway,
     format_nic,
     format_properties,
     number,
@@ -102,6 +103,25 @@ def _scalar(option: Option, value: Any, config: Config, creating: bool) -> list[
     ]
 
 
+@dataclass(frozen=True)
+class Family:
+    """What a version of IP is called: in a record, and on the wire."""
+
+    version: int
+    address: str
+    gateway: str
+    ip: str
+    gw: str
+
+    def fixed(self, nic: Mapping[str, Any]) -> str:
+        """The static address of a record without its prefix length; empty when it has none."""
+        address = _lenient(canonical_address, str(nic.get(self.address) or ""), self.version)
+        return address.partition("/")[0] if "/" in address else ""
+
+
+FAMILIES = (Family(4, "address", "gateway", "ip", "gw"), Family(6, "address6", "gateway6", "ip6", "gw6"))
+
+
 def _nic_indexes(
     value: list[dict[str, Any]], current: Mapping[int, Mapping[str, str]], kind: str
 ) -> list[int]:
@@ -128,15 +148,16 @@ def _gathered(nic: Mapping[str, str], network: Mapping[str, str], fields: set[st
         "vlan": int(nic.get("tag") or 0),
         "mac": nic.get("hwaddr", "").upper(),
         "firewall": nic.get("firewall", "0") == "1",
-        "address": _lenient_address(network.get("ip", "")),
-        "gateway": network.get("gw", ""),
     }
+    for family in FAMILIES:
+        full[family.address] = _lenient(canonical_address, network.get(family.ip, ""), family.version)
+        full[family.gateway] = _lenient(canonical_gateway, network.get(family.gw, ""), family.version)
     return {name: raw for name, raw in full.items() if name in fields}
 
 
-def _lenient_address(text: str) -> str:
+def _lenient(canonical: Callable[[str, int], str], text: str, version: int) -> str:
     try:
-        return canonical_address(text)
+        return canonical(text, version)
     except ValueError:
         return text
 
@@ -154,9 +175,11 @@ def _networks(option: Option, value: Any, config: Config, kind: str) -> list[Ite
         nic = dict(current.get(index, {}))
         ip_key = f"ipconfig{index}"
         network = nic if kind == "lxc" else parse_properties(str(config.get(ip_key) or ""))
-        if record.get("address") is not None:
-            fields |= {"address", "gateway"}
-        before: dict[str, Any] | None = _gathered(nic, network, fields) if index in current else None
+        families = [family for family in FAMILIES if record.get(family.address)]
+        addressed = {name for family in families for name in (family.address, family.gateway)}
+        before: dict[str, Any] | None = (
+            _gathered(nic, network, fields | addressed) if index in current else None
+        )
         if index not in current:
             nic.update(
                 {"name": record.get("name") or f"eth{position}"} if kind == "lxc" else {"model": "virtio"}
@@ -171,18 +194,25 @@ def _networks(option: Option, value: Any, config: Config, kind: str) -> list[Ite
             nic["hwaddr"] = record["mac"].upper()
         if "firewall" in fields:
             _put(nic, "firewall", "1" if record["firewall"] else "")
-        if "address" in fields:
-            address = canonical_address(record["address"])
-            _put(network, "ip", address)
+        for family in families:
+            address = canonical_address(record[family.address], family.version)
+            gateway = canonical_gateway(record.get(family.gateway) or "", family.version)
+            _put(network, family.ip, address)
             # A gateway without a static address is refused or misread.
-            _put(network, "gw", (record.get("gateway") or "") if "/" in address else "")
+            _put(network, family.gw, gateway if "/" in address else "")
         label = f"networks.{nic.get('name', '') or f'net{index}'}"
         if kind == "vm":
             items += _vm_nic(
-                option, label, index, (old_nic, nic), (old_network, network), fields, index in current
+                option,
+                label,
+                index,
+                (old_nic, nic),
+                (old_network, network),
+                (fields, addressed),
+                index in current,
             )
             continue
-        after = _gathered(nic, network, fields)
+        after = _gathered(nic, network, fields | addressed)
         items.append(Item(label, f"net{index}", before, after, format_nic(nic, kind), LIVE, option.privilege))
     return items
 
@@ -193,11 +223,11 @@ def _vm_nic(
     index: int,
     nics: tuple[Mapping[str, str], Mapping[str, str]],
     networks: tuple[Mapping[str, str], Mapping[str, str]],
-    fields: set[str],
+    fields: tuple[set[str], set[str]],
     present: bool,
 ) -> list[Item]:
-    """The interface, which changes at once, and its address, which cloud-init sets at the next start."""
-    own, addressed = fields - {"address", "gateway"}, fields & {"address", "gateway"}
+    """The interface, which changes at once, and its addresses, which cloud-init sets at the next start."""
+    own, addressed = fields
     old, new = (_gathered(nic, {}, own) for nic in nics)
     key = f"net{index}"
     items = [
@@ -353,6 +383,8 @@ _NETWORK_SPEC: dict[str, Any] = {
         "vlan": {"type": "int"},
         "address": {"type": "str"},
         "gateway": {"type": "str"},
+        "address6": {"type": "str"},
+        "gateway6": {"type": "str"},
         "mac": {"type": "str"},
         "firewall": {"type": "bool"},
     },
@@ -461,13 +493,8 @@ def faults(kind: str, options: Mapping[str, Any]) -> list[str]:
             found.append(f"{name}: {options[name]} is below {minimum}")
     for position, nic in enumerate(options.get("networks", [])):
         where = f"networks[{position}]"
-        try:
-            address = canonical_address(nic.get("address") or "")
-        except ValueError as error:
-            found.append(f"{where}.address: {error}")
-            address = ""
-        if nic.get("gateway") and "/" not in address and nic.get("address") in (None, "", "dhcp", "manual"):
-            found.append(f"{where}.gateway: needs a static address")
+        for family in FAMILIES:
+            found += _address_faults(nic, family, where)
         if nic.get("mac") and not MAC.fullmatch(nic["mac"]):
             found.append(f"{where}.mac: {nic['mac']!r} is not a MAC address")
         if not 0 <= (nic.get("vlan") or 0) <= 4094:
@@ -493,6 +520,23 @@ def faults(kind: str, options: Mapping[str, Any]) -> list[str]:
         if not TAG.fullmatch(tag.lower())
     ]
     return found + _key_faults(options.get("ssh_public_keys", []))
+
+
+def _address_faults(nic: Mapping[str, Any], family: Family, where: str) -> list[str]:
+    found = []
+    address, gateway = nic.get(family.address) or "", nic.get(family.gateway) or ""
+    try:
+        address = canonical_address(address, family.version)
+    except ValueError as error:
+        found.append(f"{where}.{family.address}: {error}")
+    else:
+        if gateway and "/" not in address:
+            found.append(f"{where}.{family.gateway}: needs a static {family.address}")
+    try:
+        canonical_gateway(gateway, family.version)
+    except ValueError as error:
+        found.append(f"{where}.{family.gateway}: {error}")
+    return found
 
 
 def _key_faults(keys: list[str]) -> list[str]:

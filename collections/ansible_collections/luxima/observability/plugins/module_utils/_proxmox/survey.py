@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -161,7 +162,7 @@ def read(client: Client, guest: Guest, status: Mapping[str, Any] | None = None) 
 
 
 def addresses(client: Client, guest: Guest) -> tuple[list[str], str]:
-    """Addresses a running guest has by DHCP, of the interfaces in its configuration; else why none is known."""
+    """Addresses a running guest has on the interfaces in its configuration, those of IPv4 first; else why none is known."""
     if guest.kind == "vm" and parse_properties(str(guest.config.get("agent") or "0"), "enabled").get(
         "enabled"
     ) not in ("1", "yes", "on", "true"):
@@ -191,11 +192,16 @@ def addresses(client: Client, guest: Guest) -> tuple[list[str], str]:
         found += [
             str(entry.get("ip-address"))
             for entry in row.get("ip-addresses") or []
-            if entry.get("ip-address-type") in ("ipv4", "inet")
+            if entry.get("ip-address-type") in ("ipv4", "inet", "ipv6", "inet6")
         ]
+        found += [str(row["inet6"])] if row.get("inet6") else []
         result += [address.split("/")[0] for address in found]
-    good = (address for address in result if not address.startswith(("127.", "169.254.")))
-    return list(dict.fromkeys(good)), ""
+    good = (
+        a
+        for a in result
+        if not ipaddress.ip_address(a).is_link_local and not ipaddress.ip_address(a).is_loopback
+    )
+    return sorted(dict.fromkeys(good), key=lambda address: ":" in address), ""
 
 
 class Stock:

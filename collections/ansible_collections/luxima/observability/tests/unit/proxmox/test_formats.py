@@ -18,6 +18,11 @@ from .conftest import KEY, Site, comparable, on_a_hypervisor, outcome, side_by_s
 Lines = dict[str, Any]
 HW = "([0-9A-F]{2}:){5}[0-9A-F]{2}"
 NIC = {"bridge": "vmbr0", "vlan": 5, "address": "10.0.0.11/24", "gateway": "10.0.0.1", "firewall": True}
+BOTH = {
+    **{key: NIC[key] for key in ("bridge", "address", "gateway")},
+    "address6": "FD00:0::11/64",
+    "gateway6": "fd00:0::1",
+}
 PROSE = "first: ä 100 % + #1\nsecond\\line"
 
 
@@ -141,6 +146,56 @@ ROWS = [
             {"ipconfig0": "ip6=auto"},
         ),
         "ip6=auto",
+    ),
+    Row(
+        "netN with both versions of IP",
+        "lxc",
+        {"networks": [BOTH]},
+        {
+            "net0": f"name=eth0,bridge=vmbr0,gw=10.0.0.1,gw6=fd00::1,hwaddr={HW},ip=10.0.0.11/24,ip6=fd00::11/64,(mtu=1400,)?type=veth"
+        },
+        (
+            {
+                "net0": "name=eth0,bridge=vmbr0,gw=10.0.0.1,gw6=FD00:0::1,hwaddr={mac},ip=10.0.0.11/24,ip6=FD00:0:0:0::11/64"
+            },
+        ),
+        (
+            {"net0": "name=eth0,bridge=vmbr0,gw=10.0.0.1,hwaddr={mac},ip=10.0.0.11/24,mtu=1400"},
+            {"net0": "name=eth0,bridge=vmbr0,gw=10.0.0.1,hwaddr={mac},ip=10.0.0.11/24,ip6=auto,mtu=1400"},
+            {
+                "net0": "name=eth0,bridge=vmbr0,gw=10.0.0.1,gw6=fd00::2,hwaddr={mac},ip=10.0.0.11/24,ip6=fd00::11/64,mtu=1400"
+            },
+            {"net0": "name=eth0,bridge=vmbr0,gw6=fd00::1,hwaddr={mac},ip=dhcp,ip6=fd00::11/64,mtu=1400"},
+        ),
+        "mtu=1400",
+    ),
+    Row(
+        "ip6 announced by the network, the other version left alone",
+        "lxc",
+        {"networks": [{"bridge": "vmbr0", "address6": "auto", "address": ""}]},
+        {"net0": f"name=eth0,bridge=vmbr0,hwaddr={HW},(ip=.*,)?ip6=auto,type=veth"},
+        ({"net0": "name=eth0,bridge=vmbr0,hwaddr={mac},ip=10.0.0.99/24,ip6=auto,type=veth"},),
+        (
+            {"net0": "name=eth0,bridge=vmbr0,hwaddr={mac},ip=10.0.0.99/24,ip6=dhcp,type=veth"},
+            {"net0": "name=eth0,bridge=vmbr0,hwaddr={mac},ip=10.0.0.99/24,ip6=fd00::9/64,gw6=fd00::1"},
+        ),
+        "ip=10.0.0.99/24",
+    ),
+    Row(
+        "ipconfigN with both versions of IP",
+        "vm",
+        {"networks": [BOTH]},
+        {"ipconfig0": r"(?=.*\bip=10\.0\.0\.11/24\b)(?=.*\bgw6=fd00::1\b)(?=.*\bip6=fd00::11/64).*"},
+        (
+            {"ipconfig0": "gw6=fd00::1,gw=10.0.0.1,ip6=fd00::11/64,ip=10.0.0.11/24"},
+            {"ipconfig0": "gw6=fd00:0::1,gw=10.0.0.1,ip6=FD00:0::11/64,ip=10.0.0.11/24"},
+        ),
+        (
+            {"ipconfig0": "ip=10.0.0.11/24,gw=10.0.0.1"},
+            {"ipconfig0": "ip=10.0.0.11/24,gw=10.0.0.1,ip6=auto"},
+            {"ipconfig0": "ip=10.0.0.11/24,gw=10.0.0.1,ip6=fd00::11/64"},
+            {"ipconfig0": "ip6=fd00::11/64,gw6=fd00::1"},
+        ),
     ),
     # -- volumes: the form of creation is never sent again
     Row(

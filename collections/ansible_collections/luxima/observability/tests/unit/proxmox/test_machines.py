@@ -166,7 +166,7 @@ def test_protected_machine_is_kept(site: Site) -> None:
 
 def test_address_by_dhcp_is_told_by_the_agent(site: Site) -> None:
     wanted = machine(networks=[{"bridge": "vmbr0", "address": "dhcp"}])
-    address = f"192.0.2.{outcome(site.ok(wanted), 'db-1')['vmid'] % 250 + 1}"
+    address = f"192.0.2.{100 + outcome(site.ok(wanted), 'db-1')['vmid'] % 150}"
     assert outcome(site.ok(wanted), "db-1")["addresses"] == [address]
     site.server.vm_driver.silent.add(site.server.guest("db-1").vmid)
     assert outcome(site.ok(wanted, deadlines={"address": 1}), "db-1")["addresses"] == []

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import comparable, outcome
+from .conftest import comparable, guest, outcome
 
 
 def test_creates_and_then_changes_nothing(site: Any, web: Any) -> None:
@@ -151,6 +151,15 @@ def test_faulty_records_in_one_message(site: Any, web: Any, make: Any) -> None:
         {**make("web-4"), "vmid": 7},
         make("web-5"),
         {**make("web-6"), "networks": [{"bridge": "vmbr0", "address": "10.0.0.15/24"}]},
+        {
+            **make("web-7"),
+            "networks": [
+                {"bridge": "vmbr0", "address": "10.0.0.17", "address6": "auto", "gateway6": "fd00::1"},
+                {"bridge": "vmbr0", "address": "fd00::1/64", "gateway": "router", "address6": "fd00::17"},
+            ],
+        },
+        {**make("web-8"), "networks": [{"bridge": "vmbr0", "address6": "fd00::18/64"}]},
+        {**make("web-9"), "networks": [{"bridge": "vmbr0", "address6": "fd00:0::18/64"}]},
     )
     for part in (
         "'bad_name' is not a host name",
@@ -158,9 +167,36 @@ def test_faulty_records_in_one_message(site: Any, web: Any, make: Any) -> None:
         "'no spaces'",
         "vmid: 7",
         "10.0.0.15 is also that of web-5",
+        "web-7: networks[0].address: '10.0.0.17' has no prefix length (write 10.0.0.17/24) and is not dhcp or manual",
+        "web-7: networks[0].gateway6: needs a static address6",
+        "web-7: networks[1].address: 'fd00::1/64' is not an IPv4 address with a prefix length",
+        "web-7: networks[1].gateway: 'router' is not an IPv4 address",
+        "web-7: networks[1].address6: 'fd00::17' has no prefix length (write fd00::17/64) and is not auto, dhcp or manual",
+        "web-9: address6: fd00::18 is also that of web-8",
     ):
         assert part in message
     assert site.server.requests == []
+
+
+@pytest.mark.parametrize("kind", ["lxc", "vm"])
+@pytest.mark.parametrize(
+    ("nic", "told"),
+    [
+        ({"address": "10.0.0.11/24", "address6": "fd00:0::11/64"}, ["10.0.0.11", "fd00::11"]),
+        ({"address": "10.0.0.11/24", "address6": "auto"}, ["10.0.0.11", "fd00:192:0:2::64"]),
+        ({"address": "dhcp", "address6": "fd00::11/64"}, ["192.0.2.200", "fd00::11"]),
+        ({"address": "dhcp", "address6": "dhcp"}, ["192.0.2.200", "fd00:192:0:2::64"]),
+        ({"address6": "auto"}, ["fd00:192:0:2::64"]),
+        # Not described, so it is not told.
+        ({"address": "dhcp"}, ["192.0.2.200"]),
+    ],
+)
+def test_addresses_of_both_versions(both: Any, kind: str, nic: dict[str, str], told: list[str]) -> None:
+    wanted = guest(kind, vmid=100, networks=[{"bridge": "vmbr0", **nic}])
+    assert outcome(both.ok(wanted), "one")["addresses"] == told
+    again = both.ok(wanted)
+    assert again["changed"] is False
+    assert outcome(again, "one")["addresses"] == told
 
 
 def test_one_failing_guest_does_not_stop_the_others(site: Any, web: Any, make: Any) -> None:

@@ -276,7 +276,7 @@ def collections_with(name: str) -> str:
 COMMUNITY = collections_with("community.proxmox")
 
 
-@pytest.mark.skipif(not COMMUNITY, reason="community.proxmox is not installed")
+@pytest.mark.skipif(not COMMUNITY, reason="community.proxmox is not installed; `make bench-guests` does")
 def test_the_documented_inventory_of_the_hypervisor(
     site: Any, play: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

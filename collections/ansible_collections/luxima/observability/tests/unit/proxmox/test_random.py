@@ -73,11 +73,12 @@ CHANGES: dict[str, st.SearchStrategy[Any]] = {
             optional={
                 "vlan": st.integers(0, 9),
                 "address": octet.map("10.0.0.{}/24".format),
+                "address6": octet.map("fd00::{}/64".format),
                 "firewall": st.booleans(),
             },
         ),
         max_size=2,
-        unique_by=lambda nic: nic.get("address", id(nic)),
+        unique_by=(lambda nic: nic.get("address", id(nic)), lambda nic: nic.get("address6", id(nic))),
     ),
     "pool": st.sampled_from(["blue", "green"]),
     "state": st.sampled_from(["present", "started", "stopped"]),
@@ -256,6 +257,8 @@ class Guests(RuleBasedStateMachine):
                 assert ("firewall=1" in words) is nic["firewall"]
             if "address" in nic:
                 assert f"ip={nic['address']}" in address
+            if "address6" in nic:
+                assert f"ip6={nic['address6']}" in address
         if want["state"] != "present":
             assert site.power("one") == ("running" if want["state"] == "started" else "stopped")
         # The MAC stays, and so does everything that is not in the record.

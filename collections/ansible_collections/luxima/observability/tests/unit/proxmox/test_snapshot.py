@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -234,10 +236,38 @@ def test_lost_request_is_looked_up_before_it_is_repeated(
     assert site.server.count(method, "/snapshot") - before == (1 if fault == "reply lost" else 2)
 
 
-def test_lock_of_a_backup_is_waited_for(site: Site, snapshot: Any) -> None:
-    vmid = site.server.guest("web-1").vmid
-    site.server.faults.fail("POST", f"/{vmid}/snapshot$", 500, "CT is locked (backup)", times=1)
-    assert snapshot(name="deploy-1")["guests"]["web-1"]["actions"] == ["taken"]
+@pytest.mark.parametrize("guest", BOTH)
+@pytest.mark.parametrize(
+    ("options", "action"),
+    [
+        ({"name": "deploy-2"}, "taken"),
+        ({"name": "deploy-1", "state": "absent"}, "removed"),
+        ({"name": "deploy-1", "state": "rollback"}, "rolled_back"),
+    ],
+)
+def test_lock_of_others_is_waited_for_and_never_skipped(
+    site: Site, snapshot: Any, guest: str, options: dict[str, Any], action: str
+) -> None:
+    snapshot(name="deploy-1")
+    vmid = site.server.guest(guest).vmid
+    site.server.lock_guest(vmid, "backup")
+    timer = threading.Timer(0.5, site.server.lock_guest, (vmid, ""))
+    timer.start()
+    result = snapshot(guest, **options)
+    timer.join()
+    assert not result.get("failed"), result["msg"]
+    assert result["guests"][guest]["actions"] == [action]
+    assert not any("skiplock" in entry.params for entry in site.server.requests)
+
+
+@pytest.mark.skipif(not os.environ.get("TESTS_LONG"), reason="waits for a lock, 3 minutes; TESTS_LONG=1")
+def test_lock_that_is_never_given_back_ends_the_wait(site: Site, snapshot: Any) -> None:
+    site.server.lock_guest(site.server.guest("web-1").vmid, "backup")
+    result = snapshot(name="deploy-1")
+    assert result["msg"].startswith("1 of 2 failed:\n- web-1")
+    assert "CT is locked (backup)" in result["msg"]
+    assert names(site, "web-1") == []
+    assert result["guests"]["db-1"]["actions"] == ["taken"]
 
 
 def test_one_that_fails_does_not_stop_the_other(site: Site, snapshot: Any) -> None:

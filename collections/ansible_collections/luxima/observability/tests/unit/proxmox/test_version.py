@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -69,6 +70,19 @@ def test_made_once_while_the_guests_run(site: Site, version: Any) -> None:
     second = version(version="1.4.0")
     assert (second["changed"], second["diff"]) == (False, [])
     assert {entry.method for entry in site.server.requests[before:]} == {"GET"}
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_lock_of_others_is_waited_for(site: Site, version: Any, name: str) -> None:
+    vmid = site.server.guest(name).vmid
+    site.server.lock_guest(vmid, "backup")
+    timer = threading.Timer(0.5, site.server.lock_guest, (vmid, ""))
+    timer.start()
+    result = version(name, version="1.4.0")
+    timer.join()
+    assert not result.get("failed"), result["msg"]
+    assert result["guests"][name]["actions"] == ALL
+    assert templates(site) == [f"{name}-1.4.0"]
 
 
 def test_a_guest_is_made_of_its_version(site: Site, version: Any) -> None:
