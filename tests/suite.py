@@ -135,7 +135,7 @@ STEPS = (
     Step("scenario-default", (molecule("default"),), 480),
     Step("scenario-staging", (molecule("staging"),), 300),
     Step("scenario-guests", (molecule("guests"),), 180),
-    Step("scenario-retention", (molecule("retention"),), 180, long=True),
+    Step("scenario-retention", (molecule("retention"),), 180),
     Step("scenario-production_cut", (molecule("production_cut"),), 240, long=True),
     Step("scenario-day2", (molecule("day2"),), 240),
     Step("scenario-faults", (molecule("faults"),), 180),
