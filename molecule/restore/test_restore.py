@@ -258,6 +258,11 @@ def test_timers_stand_and_a_second_run_changes_nothing(data: Data) -> None:
     # The unit of a timer does what the playbook does.
     SITE.on(address("obs"), "systemctl start backup-grafana.service")
     assert SITE.playbook("playbooks/deploy.yml", "--tags", "backup").effects() == {}
+    _seconds, table = play("playbooks/retention.yml", "--tags", "backup")
+    kept = [line for line in table.splitlines() if "timer, backup of" in line and "copies of" not in line]
+    assert len([line for line in kept if time.strftime("%Y-%m-%d", time.gmtime(data.start)) in line]) == 4, (
+        table
+    )
 
 
 def test_servers_and_database_are_lost(data: Data, report: Report) -> None:

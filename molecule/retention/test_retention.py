@@ -88,6 +88,8 @@ def test_the_table_has_every_class_and_the_oldest_data(site: Site) -> None:
     assert any(
         '"application' in line and "limits_config" in line and then in line for line in table.splitlines()
     ), table
+    copies = [line for line in table.splitlines() if '"object_storage ' in line]
+    assert any("timer, backup of" in line and line.split().count("14d") == 2 for line in copies), copies
     lines = [line.strip().strip('",') for line in table.splitlines() if line.strip().startswith('"')]
     REPORT.write_text("# Retention on real guests\n\n```\n" + "\n".join(lines) + "\n```\n")
 

@@ -1,6 +1,6 @@
 # Copyright: luxima.observability contributors
 # GNU General Public License v3.0+ (see LICENSE)
-"""python3 -m backups run|restore|list|check <job>, from the folder of backup.json; results are one line of JSON."""
+"""python3 -m backups run|restore|list|check <job>, or report, from the folder of backup.json; results are one line of JSON."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ def _arguments() -> argparse.Namespace:
         ("install", "set up the timers"),
         ("remove", "take them away"),
         ("validate", "check the configuration"),
+        ("report", "what each job keeps, and what is known of its copies"),
     ):
         verbs.add_parser(name, help=told)
     return parser.parse_args()
@@ -50,6 +51,11 @@ def _do(options: argparse.Namespace) -> Any:
         return timers.remove(config)
     if options.verb == "validate":
         return timers.check(config, secrets)
+    if options.verb == "report":
+        return {
+            name: {"keep_days": own["keep_days"], **Job(config, secrets, name).state()}
+            for name, own in config["jobs"].items()
+        }
     job = Job(config, secrets, options.job, lambda text: print(text, file=sys.stderr, flush=True))
     if options.verb == "run":
         return job.run(options.adopt)

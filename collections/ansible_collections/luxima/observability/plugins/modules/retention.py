@@ -126,6 +126,19 @@ options:
       report:
         description: Output of the job's command C(report); absent when the server has no job yet.
         type: dict
+  backup:
+    description: What the jobs of role C(backup) say of themselves, by host.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      server:
+        description: Name of the host.
+        type: str
+        required: true
+      report:
+        description: Output of C(python3 -m backups report); absent when the host has no jobs yet, and then it is not asked.
+        type: dict
   oldest:
     description: Whether the servers are asked for the oldest data they have, for the table C(explanation_table).
     type: bool
@@ -271,6 +284,7 @@ def main() -> None:
             "tempo": CONNECTIONS,
             "minio": {"type": "list", "elements": "dict", "default": [], "options": STORAGE},
             "postgresql": {"type": "list", "elements": "dict", "default": [], "options": JOB},
+            "backup": {"type": "list", "elements": "dict", "default": [], "options": JOB},
             "oldest": {"type": "bool", "default": True},
             "timeout": {"type": "float", "default": 15},
             "wait": {"type": "float", "default": 20},

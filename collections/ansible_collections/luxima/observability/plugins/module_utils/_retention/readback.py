@@ -12,6 +12,7 @@ import yaml
 
 from .._bucket.lifecycle import Foreign, Rule, Rules, from_arguments
 from . import durations, selectors
+from .policy import COPY
 
 
 class Reader(Protocol):
@@ -196,6 +197,21 @@ def postgresql(
     return rows
 
 
+def copies(plan: Mapping[str, Any], server: str, report: Mapping[str, Any] | None) -> list[Row]:
+    """How long the jobs of the role `backup` on a host keep their copies; `report` is what they say of themselves."""
+    return [
+        _period(
+            f"{COPY}{job}",
+            "minio",
+            server,
+            plan["copies"].get(job, ""),
+            f"{int(own['keep_days'])}d",
+            f"timer, backup of {job}",
+        )
+        for job, own in sorted((report or {}).items())
+    ]
+
+
 def block_retention(own: Any) -> str:
     """The period in a tenant's overrides; zero is Tempo's word for none of its own."""
     text = str(((own or {}).get("compaction") or {}).get("block_retention") or "")
@@ -276,7 +292,10 @@ def predicted(plan: Mapping[str, Any], store: str, url: str) -> list[Row]:
     return [
         Row(one["match"] or one["class"], store, url, one["enforced"], "not there yet", True, one["setting"])
         for one in plan["explanation"]
-        if one["store"] == store and one["setting"]
+        if one["store"] == store
+        and one["setting"]
+        and not one.get("told")
+        and not one["match"].startswith(COPY)
     ]
 
 
