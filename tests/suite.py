@@ -36,6 +36,7 @@ PYTHON_PATHS = [
     "docs",
     "bench",
     "roles/backup/files",
+    "roles/platform/files",
     "roles/retention/files",
 ]
 TYPED_PATHS = [
@@ -45,6 +46,7 @@ TYPED_PATHS = [
     "docs/variables.py",
     "bench",
     "roles/backup/files",
+    "roles/platform/files",
     "roles/retention/files",
 ]
 Command = tuple[str, ...]

@@ -12,9 +12,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from .errors import BackupError
+from jobs.errors import JobError
+from jobs.server import Server
+
 from .repository import Repository
-from .source import Entry, Json, Restored, Server, fetch, own, pieces, stopped
+from .source import Entry, Json, Restored, fetch, own, pieces, stopped
 
 READY = "/-/ready"
 # Prometheus removes directories of this name when it starts, so a killed restore leaves nothing.
@@ -42,9 +44,9 @@ class Prometheus:
             self._remove(mark.read_text())
         try:
             name = str(self._server.json("/api/v1/admin/tsdb/snapshot", "POST", 600)["data"]["name"])
-        except BackupError as error:
+        except JobError as error:
             hint = "; prometheus_admin_api opens it" if "admin APIs disabled" in str(error) else ""
-            raise BackupError(f"{error}{hint}") from None
+            raise JobError(f"{error}{hint}") from None
         mark.write_text(name)
         try:
             yield self._entries(self._data / "snapshots" / name)
