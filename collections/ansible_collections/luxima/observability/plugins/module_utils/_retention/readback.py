@@ -22,7 +22,7 @@ class Reader(Protocol):
 
     def get_json(self, path: str) -> Any: ...
 
-    def get_yaml(self, path: str, headers: Mapping[str, str] | None = None) -> Any: ...
+    def get_yaml(self, path: str, tenant: str = "") -> Any: ...
 
 
 def document(text: str) -> Any:
@@ -137,7 +137,7 @@ def loki_tenants(plan: Mapping[str, Any]) -> list[str]:
 
 def loki_limits(server: Reader, tenant: str) -> dict[str, Any]:
     """The limits in force for a tenant."""
-    return dict(server.get_yaml("/config/tenant/v1/limits", {"X-Scope-OrgID": tenant}))
+    return dict(server.get_yaml("/config/tenant/v1/limits", tenant))
 
 
 def tempo(plan: Mapping[str, Any], server: Reader) -> list[Row]:

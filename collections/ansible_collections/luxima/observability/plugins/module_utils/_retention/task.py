@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from .._bucket import server as storage
+from .._servers.client import Refused, Unreachable
 from . import durations, explain, measure, readback, shorten
 from .policy import COPY
-from .servers import Refused, Server, Unreachable
+from .servers import Server
 
 _BAD_ANSWER = (AttributeError, KeyError, TypeError, ValueError)
 
