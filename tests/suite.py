@@ -145,7 +145,7 @@ STEPS = (
     Step("scenario-component", (molecule("component"),), 420, long=True),
     Step("scenario-guests_long", (molecule("guests_long"),), 420, long=True),
     Step("scenario-production", (molecule("production"),), 1200, long=True),
-    Step("scenario-restore", (molecule("restore"),), 480, long=True),
+    Step("scenario-restore", (molecule("restore"),), 300, long=True),
     Step("scenario-faults-all", (("env", "FAULTS=all", *molecule("faults")),), 2700, long=True),
     Step(
         "guests-all", (("env", "TESTS_LONG=1", "pytest", f"{COLLECTION}/tests/unit/proxmox"),), 600, long=True
