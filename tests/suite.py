@@ -36,6 +36,7 @@ PYTHON_PATHS = [
     "docs",
     "bench",
     "roles/backup/files",
+    "roles/platform/files",
     "roles/retention/files",
 ]
 TYPED_PATHS = [
@@ -45,6 +46,7 @@ TYPED_PATHS = [
     "docs/variables.py",
     "bench",
     "roles/backup/files",
+    "roles/platform/files",
     "roles/retention/files",
 ]
 Command = tuple[str, ...]
@@ -149,7 +151,7 @@ STEPS = (
     Step("scenario-default", (molecule("default"),), 480),
     Step("scenario-staging", (molecule("staging"),), 300),
     Step("scenario-guests", (molecule("guests"),), 180),
-    Step("scenario-retention", (molecule("retention"),), 180, long=True),
+    Step("scenario-retention", (molecule("retention"),), 180),
     Step("scenario-production_cut", (molecule("production_cut"),), 240),
     Step("scenario-day2", (molecule("day2"),), 240),
     Step("scenario-faults", (molecule("faults"),), 180),
@@ -157,7 +159,7 @@ STEPS = (
     Step("scenario-component", (molecule("component"),), 420, long=True),
     Step("scenario-guests_long", (molecule("guests_long"),), 420, long=True),
     Step("scenario-production", (molecule("production"),), 1200, long=True),
-    Step("scenario-restore", (molecule("restore"),), 480, long=True),
+    Step("scenario-restore", (molecule("restore"),), 300, long=True),
     Step("scenario-faults-all", (("env", "FAULTS=all", *molecule("faults")),), 2700, long=True),
     # One of its tests runs a plugin of community.proxmox, which the benchmark's packages contain.
     Step(

@@ -88,6 +88,8 @@ def test_the_table_has_every_class_and_the_oldest_data(site: Site) -> None:
     assert any(
         '"application' in line and "limits_config" in line and then in line for line in table.splitlines()
     ), table
+    copies = [line for line in table.splitlines() if '"object_storage ' in line]
+    assert any("timer, backup of" in line and line.split().count("14d") == 2 for line in copies), copies
     lines = [line.strip().strip('",') for line in table.splitlines() if line.strip().startswith('"')]
     REPORT.write_text("# Retention on real guests\n\n```\n" + "\n".join(lines) + "\n```\n")
 
@@ -118,12 +120,14 @@ BY_HAND = {
     "prometheus": "sed -i 's/time: 30d/time: 3d/' /etc/prometheus/prometheus.yml && systemctl kill -s HUP prometheus",
     "loki": "sed -i 's/1440h/24h/' /etc/loki/runtime.yml",
     "tempo": "printf 'overrides:\\n  single-tenant:\\n    compaction:\\n      block_retention: 24h\\n' >/etc/tempo/overrides.yml",
+    "backup": """sed -i 's/"keep_days": 14/"keep_days": 3/' /etc/backup/backup.json""",
 }
 TELLS = {
     "prometheus": "metrics: in force 3d, wanted 30d",
     "loki": "in force 1d, wanted 60d",
     "tempo": "traces of single-tenant: in force 1d, wanted none",
     "minio": "archive: audit: in force 1d, wanted 90d",
+    "backup": "copies of minio: in force 3d, wanted 14d",
 }
 
 
@@ -148,7 +152,7 @@ def test_drift_in_every_store_is_named_and_repaired_by_one_run(site: Site) -> No
     )
     assert told, site.table().output
     done = site.run(DEPLOY)
-    assert {name for _host, name in done.effects()} == {"prometheus", "loki", "tempo"}
+    assert {name for _host, name in done.effects()} == {"prometheus", "loki", "tempo", "backup"}
     assert any(row["changed"] and "Buckets" in row["task"] for row in done.rows)
     assert until(lambda: site.table().code == 0, 60, 2)
     # Loki and Tempo read their runtime files by themselves, Prometheus at a reload: nothing was restarted.

@@ -18,13 +18,12 @@ from typing import Any
 import pytest
 from minio import Minio
 
-from tests.retention.conftest import ROOT, Process, free_ports
+from tests.retention.conftest import JOBS, ROOT, Process, free_ports
 
 sys.path.insert(0, str(ROOT / "collections"))
 from ansible_collections.luxima.observability.plugins.module_utils._artifacts.store import Store
 
 Json = dict[str, Any]
-PROGRAM = ROOT / "roles" / "backup" / "files"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "luxima-observability"
 POSTGRES = max(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
 KEY, SECRET = "administrator", "a password: for this test"
@@ -93,7 +92,7 @@ class Guest:
         self.write()
         return subprocess.Popen(
             [PYTHON, "-B", "-m", "backups", "--folder", str(self.folder), *words],
-            cwd=PROGRAM,
+            env=JOBS,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -108,6 +108,9 @@ def test_every_copy_is_a_state_of_its_own(live: ObjectServer, guest: Guest, tmp_
     put(live, "loki", "fake/2", b"changed")
     time.sleep(1.2)
     second = guest.do("run", "minio")
+    # What the controller is told of it.
+    kept = guest.do("report")["minio"]
+    assert (kept["keep_days"], kept["copies"], kept["oldest"] < kept["last_success"]) == (14, 2, True)
     # Only what changed was sent.
     assert (second["added"], second["files"]) == (len(b"changed"), first["files"] - 1)
     guest.do("restore", "--overwrite", "--copy", first["id"], "minio")

@@ -40,35 +40,31 @@ class Server:
             found = json.loads(answer.read())["data"]["result"]
         return {json.dumps(row["metric"], sort_keys=True): row["values"] for row in found}
 
-    @property
-    def source(self) -> dict[str, Any]:
-        return {"connection": {"url": self.url}, "data_dir": str(self.data), "service": ""}
+    def source(self, snapshot: bool) -> dict[str, Any]:
+        connection = {"url": self.url}
+        return {"connection": connection, "data_dir": str(self.data), "service": "", "snapshot": snapshot}
 
 
-def test_old_and_new_samples_come_back(
-    programs: Path, storage: ObjectServer, guest: Guest, tmp_path: Path
-) -> None:
-    program, promtool = artifact("prometheus", programs), artifact("promtool", programs)
+def fill(promtool: Path, folder: Path, data: Path) -> int:
+    """Blocks with three hours of two series, a sample a minute, five days ago; returns when they begin."""
     old = int(time.time()) - 5 * 86400
     lines = "".join(
         f'orders_total{{shop="{shop}"}} {minute} {old + 60 * minute}\n'
         for shop in "ab"
         for minute in range(180)
     )
-    (tmp_path / "old.txt").write_text(f"# TYPE orders_total counter\n{lines}# EOF\n")
+    (folder / "old.txt").write_text(f"# TYPE orders_total counter\n{lines}# EOF\n")
+    words = [str(promtool), "tsdb", "create-blocks-from", "openmetrics", str(folder / "old.txt"), str(data)]
+    subprocess.run(words, check=True, capture_output=True)
+    return old
+
+
+def test_old_and_new_samples_come_back(
+    programs: Path, storage: ObjectServer, guest: Guest, tmp_path: Path
+) -> None:
+    program, promtool = artifact("prometheus", programs), artifact("promtool", programs)
     first = Server(program, tmp_path / "first", "--web.enable-admin-api")
-    subprocess.run(
-        [
-            str(promtool),
-            "tsdb",
-            "create-blocks-from",
-            "openmetrics",
-            str(tmp_path / "old.txt"),
-            str(first.data),
-        ],
-        check=True,
-        capture_output=True,
-    )
+    old = fill(promtool, tmp_path, first.data)
     first.process.start()
     second = Server(program, tmp_path / "second")
     try:
@@ -76,7 +72,7 @@ def test_old_and_new_samples_come_back(
         until("samples of its own", lambda: first.values("up", begun, time.time(), 1), 30)
         time.sleep(3)
         now = int(time.time())
-        guest.add("prometheus", first.source, storage.target("backups"), target_secret=SECRET)
+        guest.add("prometheus", first.source(True), storage.target("backups"), target_secret=SECRET)
         told = guest.do("run", "prometheus")
         assert told["source_version"]
         assert list((first.data / "snapshots").iterdir()) == [], "a snapshot was left behind"
@@ -90,7 +86,7 @@ def test_old_and_new_samples_come_back(
         assert again["added"] < again["size"] / 2 + (1 << 20)
 
         new = guest.lose("new")
-        new.add("prometheus", second.source, storage.target("backups"), target_secret=SECRET)
+        new.add("prometheus", second.source(True), storage.target("backups"), target_secret=SECRET)
         second.data.mkdir()
         done = new.do("restore", "prometheus")
         assert done["files"] == again["files"]
@@ -108,7 +104,37 @@ def test_a_server_without_snapshots_says_which_variable_opens_them(
     server = Server(artifact("prometheus", programs), tmp_path / "closed")
     server.process.start()
     try:
-        guest.add("prometheus", server.source, {"directory": str(tmp_path / "copies")})
+        guest.add("prometheus", server.source(True), {"directory": str(tmp_path / "copies")})
         assert "prometheus_admin_api opens it" in guest.refused("run", "prometheus")
     finally:
         server.process.stop()
+
+
+def test_blocks_are_copied_while_the_interface_that_deletes_series_is_closed(
+    programs: Path, guest: Guest, tmp_path: Path
+) -> None:
+    program, promtool = artifact("prometheus", programs), artifact("promtool", programs)
+    first, second = Server(program, tmp_path / "first"), Server(program, tmp_path / "second")
+    old = fill(promtool, tmp_path, first.data)
+    blocks = {path.name for path in first.data.iterdir() if (path / "meta.json").exists()}
+    first.process.start()
+    try:
+        before = first.values("orders_total", old, old + 180 * 60, 60)
+        assert len(before) == 2
+        target = {"directory": str(tmp_path / "copies")}
+        guest.add("prometheus", first.source(False), target)
+        told = guest.do("run", "prometheus")
+        assert told["files"] == sum(
+            1 for name in blocks for path in (first.data / name).rglob("*") if path.is_file()
+        )
+        assert list((first.data / "snapshots").iterdir()) == []
+        assert guest.do("run", "prometheus")["added"] == 0
+        new = guest.lose("new")
+        second.data.mkdir()
+        new.add("prometheus", second.source(False), target)
+        assert new.do("restore", "prometheus")["files"] == told["files"]
+        second.process.start()
+        assert second.values("orders_total", old, old + 180 * 60, 60) == before
+    finally:
+        first.process.stop()
+        second.process.stop()

@@ -67,6 +67,13 @@ class Case:
 
 CASES = [
     Case(
+        "copies without a period",
+        edit(ALL, r"^  database_backup: .*", "  database_backup: {stores: [proxmox]}"),
+        "platform_retention.database_backup",
+        "stg-obs1",
+        "has no store minio",
+    ),
+    Case(
         "unknown key",
         append(ALL, "loki_max_stream: 5\n"),
         "loki_max_stream",
@@ -332,6 +339,20 @@ def test_example_secrets_are_a_warning() -> None:
     code, output, _ = play(PROJECT / "inventories" / "production")
     assert code == 0, output
     assert "example secrets are in use" in " ".join(output.split())
+
+
+def test_copies_that_are_lost_with_their_guest_are_a_warning_unless_accepted(tmp_path: Path) -> None:
+    inventory = copied(tmp_path)
+    code, output, _ = play(inventory)
+    assert (code, "lost with it" in output) == (0, False), output
+    edit(ALL, "^backup_own_host_accepted: true", "backup_own_host_accepted: false")(inventory)
+    code, output, _ = play(inventory)
+    words = " ".join(output.split())
+    assert code == 0, output
+    assert "backup_minio_target of stg-data1: copies of minio lie in /var/backups/object-storage" in words
+    assert "lost with it; add a second host to group minio" in words
+    # Production copies to a second guest.
+    assert "lost with it" not in play(PROJECT / "inventories" / "production")[1]
 
 
 def test_tags_restrict_the_check_and_a_word_nobody_knows_is_a_fault(tmp_path: Path) -> None:

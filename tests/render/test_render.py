@@ -102,6 +102,13 @@ def staged(component: Path, record: dict[str, object], scratch: Path) -> dict[st
     return {key: str(value) for key, value in places.items()}
 
 
+def test_nobody_deletes_series_who_only_reaches_the_port(rendered: tuple[str, Path]) -> None:
+    _environment, root = rendered
+    units = list(root.glob("*/prometheus/unit"))
+    assert units
+    assert not [unit for unit in units if "--web.enable-admin-api" in unit.read_text()]
+
+
 def test_the_servers_own_checkers_pass(rendered: tuple[str, Path], tmp_path: Path) -> None:
     _environment, target = rendered
     checked, faults = 0, []

@@ -29,6 +29,13 @@ from minio import Minio
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "luxima-observability"
+# For programs that guests run: the folders whose content lies together there.
+JOBS = {
+    **os.environ,
+    "PYTHONPATH": os.pathsep.join(
+        str(ROOT / "roles" / role / "files") for role in ("platform", "backup", "retention")
+    ),
+}
 ROOT_USER, PASSWORD = "administrator", "a password for this test"
 # The shipped periods, shortened where the clock of a store counts from the newest data it has.
 OVERRIDES = {"audit": {"period": "90d"}, "application": {"period": "30d"}}

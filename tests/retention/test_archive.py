@@ -19,9 +19,8 @@ import pytest
 from minio import Minio
 from minio.error import S3Error
 
-from .conftest import ROOT, Platform, ask, until
+from .conftest import JOBS, Platform, ask, until
 
-JOBS = ROOT / "roles/retention/files"
 BUCKET = "logs-archive"
 DAY = 86400
 # More lines of one day than Loki gives at once, some of them of one moment.
@@ -78,7 +77,7 @@ def push(platform: Platform, name: str, lines: list[tuple[int, str]]) -> None:
 def upkeep(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-B", "-m", "upkeep", "--folder", str(home), *words],
-        cwd=JOBS,
+        env=JOBS,
         capture_output=True,
         text=True,
         check=False,

@@ -19,10 +19,9 @@ from typing import Any
 
 import pytest
 
-from .conftest import ROOT, free_ports, until
+from .conftest import JOBS, free_ports, until
 
 BIN = max(Path("/usr/lib/postgresql").glob("*/bin"), default=Path("/nonexistent"))
-JOBS = ROOT / "roles/retention/files"
 
 
 class Server:
@@ -122,7 +121,7 @@ def write(server: Server, home: Path, *tables: dict[str, Any], batch: int = 100)
 def upkeep(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-B", "-m", "upkeep", "--folder", str(home), *words],
-        cwd=JOBS,
+        env=JOBS,
         capture_output=True,
         text=True,
         check=False,
@@ -177,7 +176,7 @@ def test_a_run_that_is_killed_is_finished_by_the_next_and_never_runs_twice(
     write(server, home, {"table": "core.audit_log", "column": "created_at", "days": 1}, batch=20)
     before = count(server, "core.audit_log")
     running = subprocess.Popen(
-        [sys.executable, "-B", "-m", "upkeep", "--folder", str(home), "run", "tables"], cwd=JOBS
+        [sys.executable, "-B", "-m", "upkeep", "--folder", str(home), "run", "tables"], env=JOBS
     )
     until("the first batches", lambda: count(server, "core.audit_log") < before, 20)
     second = upkeep(home, "run", "tables")

@@ -1,26 +1,20 @@
 # Copyright: luxima.observability contributors
 # GNU General Public License v3.0+ (see LICENSE)
-"""python3 -m backups run|restore|list|check <job>, from the folder of backup.json; results are one line of JSON."""
+"""python3 -m backups run|restore|list|check <job>, or report, from the folder of backup.json; results are one line of JSON."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import signal
 import sys
-import traceback
-from pathlib import Path
 from typing import Any
 
-from . import timers
-from .errors import BackupError
-from .job import Job
+from jobs import program
+
+from .job import Backup
+from .source import Json
 
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="backups", description=__doc__)
-    parser.add_argument("--folder", default=".", help="where backup.json and secrets.json are")
-    verbs = parser.add_subparsers(dest="verb", required=True)
+def _verbs(verbs: program.Verbs) -> None:
     run = verbs.add_parser("run", help="take a copy now")
     run.add_argument("--adopt", action="store_true", help="go on after the copies of another guest")
     restore = verbs.add_parser("restore", help="put a copy in place")
@@ -33,24 +27,14 @@ def _arguments() -> argparse.Namespace:
         verb.add_argument("--of", default="", help="host whose copies are meant; this one when not given")
     for verb in (run, restore, listing, check):
         verb.add_argument("job")
-    for name, told in (
-        ("install", "set up the timers"),
-        ("remove", "take them away"),
-        ("validate", "check the configuration"),
-    ):
-        verbs.add_parser(name, help=told)
-    return parser.parse_args()
+    verbs.add_parser("report", help="what each job keeps, and what is known of its copies")
 
 
-def _do(options: argparse.Namespace) -> Any:
-    config, secrets = timers.read(Path(options.folder))
-    if options.verb == "install":
-        return timers.install(config, secrets)
-    if options.verb == "remove":
-        return timers.remove(config)
-    if options.verb == "validate":
-        return timers.check(config, secrets)
-    job = Job(config, secrets, options.job, lambda text: print(text, file=sys.stderr, flush=True))
+def _do(options: argparse.Namespace, config: Json, secrets: Json) -> Any:
+    if options.verb == "report":
+        jobs = [Backup(config, secrets, name) for name in config["jobs"]]
+        return {job.name: {"keep_days": job.settings["keep_days"], **job.state()} for job in jobs}
+    job = Backup(config, secrets, options.job, program.tell)
     if options.verb == "run":
         return job.run(options.adopt)
     if options.verb == "restore":
@@ -60,26 +44,5 @@ def _do(options: argparse.Namespace) -> Any:
     return job.check(options.copy, options.of)
 
 
-def _stop(_signal: int, _frame: Any) -> None:
-    # So that what must be cleaned up is.
-    raise SystemExit("stopped by a signal")
-
-
-def main() -> int:
-    options = _arguments()
-    signal.signal(signal.SIGTERM, _stop)
-    try:
-        result = _do(options)
-    except BackupError as error:
-        print(f"{getattr(options, 'job', options.verb)}: {error}", file=sys.stderr)
-        return 1
-    except Exception:
-        traceback.print_exc()
-        return 1
-    if result is not None:
-        print(json.dumps(result))
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program.run(Backup, __doc__, _verbs, _do))

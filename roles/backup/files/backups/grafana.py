@@ -12,9 +12,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from .errors import BackupError
+from jobs.commands import command
+from jobs.errors import JobError
+from jobs.server import Server
+
 from .repository import Repository
-from .source import Entry, Json, Restored, Server, command, fetch, own, pieces, stopped
+from .source import Entry, Json, Restored, fetch, own, pieces, stopped
 
 FILE = "grafana.db"
 READY = "/api/health"
@@ -43,13 +46,13 @@ class Grafana:
     def version(self) -> str:
         try:
             return str(self._server.json(READY).get("version", ""))
-        except BackupError:
+        except JobError:
             return ""
 
     @contextlib.contextmanager
     def capture(self, folder: Path) -> Iterator[Iterable[Entry]]:
         if not self._database.is_file():
-            raise BackupError(f"there is no database {self._database}")
+            raise JobError(f"there is no database {self._database}")
         # Beside the folder's own content, for that user alone.
         private = folder / "grafana"
         shutil.rmtree(private, ignore_errors=True)
@@ -87,11 +90,11 @@ class Grafana:
 
 
 def check(database: Path) -> None:
-    """Raises BackupError when SQLite finds the file damaged."""
+    """Raises JobError when SQLite finds the file damaged."""
     try:
         with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro&immutable=1", uri=True)) as opened:
             ((told,),) = opened.execute("PRAGMA integrity_check(1)").fetchall()
     except sqlite3.Error as error:
         told = str(error)
     if told != "ok":
-        raise BackupError(f"{database} is damaged: {told}")
+        raise JobError(f"{database} is damaged: {told}")

@@ -1,30 +1,28 @@
 # Copyright: luxima.observability contributors
 # GNU General Public License v3.0+ (see LICENSE)
-"""One job on this host: take a copy, put one back, read one through; with lock, journal, history and metrics."""
+"""One job on this host: take a copy, put one back, read one through; a killed run is gone on with."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
-import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, ClassVar
 
-from . import metrics
-from .errors import BackupError, Gone
+from jobs.errors import Gone, JobError
+from jobs.job import Job
+from jobs.stores import store
+
 from .grafana import Grafana
 from .objects import Objects
 from .postgresql import PostgreSQL
 from .prometheus import Prometheus
 from .repository import Repository, identity, moment
 from .source import Entry, Json, Source
-from .stores import store
 
 SOURCES: dict[str, Callable[[Mapping[str, Any], str], Source]] = {
     "postgresql": PostgreSQL,
@@ -38,93 +36,48 @@ SAY_EVERY = 5.0
 ROUNDS = 3
 
 
-class Job:
-    """`config` is backup.json, `secrets` the content of secrets.json (see roles/backup/vars/main.yml)."""
+class Backup(Job):
+    """Copies of one kind of data on this host (see roles/backup/vars/main.yml)."""
+
+    program, role, label = "backups", "backup", "backup"
+    told: ClassVar[Mapping[str, tuple[str, str]]] = {
+        "size": ("size_bytes", "What the newest copy holds."),
+        "added": ("added_bytes", "What the newest copy added to the store."),
+        "copies": ("copies", "Complete copies in the store."),
+        "oldest": ("oldest_timestamp_seconds", "Time of the oldest complete copy."),
+        "last_restore": ("last_restore_timestamp_seconds", "When a copy was last put back here."),
+    }
 
     def __init__(self, config: Json, secrets: Json, name: str, say: Callable[[str], None] = print) -> None:
-        if name not in config["jobs"]:
-            there = ", ".join(sorted(config["jobs"])) or "none"
-            raise BackupError(f"this host has no job {name}; it has: {there}")
-        self.name = name
-        self._config = config
-        self._job: Json = config["jobs"][name]
-        self._secrets: Json = secrets.get(name, {})
-        self._say = say
-        self._folder = Path(config["state_dir"]) / name
-        self._state_file = self._folder / "state.json"
+        super().__init__(config, secrets, name, say)
+        self._host = str(config["host"])
 
-    def _repository(self, host: str = "") -> Repository:
-        place = store(self._job["target"], self._secrets.get("target", ""))
-        return Repository(place, f"{self.name}/{host or self._config['host']}")
+    @property
+    def description(self) -> str:
+        return f"Backup of {self.name}"
 
-    def _source(self) -> Source:
-        return SOURCES[self.name](self._job["source"], self._secrets.get("source", ""))
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _make_folder(self) -> None:
         for folder in (self._folder.parent, self._folder):
             folder.mkdir(parents=True, exist_ok=True)
             # Passed through, not read, by users that commands run as.
             folder.chmod(0o711)
-        with (self._folder / "lock").open("a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                file.seek(0)
-                raise BackupError(
-                    f"another run of {self.name} is under way (process {file.read().strip()})"
-                ) from None
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
-            yield
 
-    # What is known of earlier runs
+    def _repository(self, host: str = "") -> Repository:
+        place = store(self.settings["target"], self.secret("target"))
+        return Repository(place, f"{self.name}/{host or self._host}")
 
-    def state(self) -> Json:
-        try:
-            found: Json = json.loads(self._state_file.read_text())
-        except (OSError, ValueError):
-            return {}
-        return found
-
-    def _remember(self, **news: Any) -> None:
-        state = {**self.state(), **news}
-        half = self._state_file.with_suffix(".new")
-        half.write_text(json.dumps(state))
-        half.replace(self._state_file)
-        self.tell()
-
-    def tell(self) -> None:
-        """Writes the metrics of this job."""
-        metrics.write(
-            Path(self._config["textfile_dir"]), self.name, float(self._job["max_age"]), self.state()
-        )
-
-    def begin(self) -> None:
-        """From now on a missing copy is noticed."""
-        with self._locked():
-            if "since" not in self.state():
-                self._remember(since=time.time())
-            self.tell()
+    def _source(self) -> Source:
+        return SOURCES[self.name](self.settings["source"], self.secret("source"))
 
     # Take
 
     def run(self, adopt: bool = False) -> Json:
-        """Takes a copy; returns its manifest without the files. Raises BackupError; metrics say so either way."""
-        with self._locked():
-            began = time.time()
-            try:
-                manifest, copies = self._take(began, adopt)
-            except BaseException:
-                self._remember(last_run=time.time(), last_run_success=0, duration=time.time() - began)
-                raise
+        """Takes a copy; returns its manifest without the files. Raises JobError; metrics say so either way."""
+        with self._counted() as news:
+            manifest, copies = self._take(adopt)
             there = copies.copies()
-            self._remember(
-                last_run=time.time(),
-                last_run_success=1,
+            news.update(
                 last_success=manifest["finished"],
-                duration=time.time() - began,
                 size=manifest["size"],
                 added=copies.added,
                 copies=len(there),
@@ -132,11 +85,12 @@ class Job:
             )
             return _short(manifest, copies)
 
-    def _take(self, began: float, adopt: bool) -> tuple[Json, Repository]:
+    def _take(self, adopt: bool) -> tuple[Json, Repository]:
         copies, source = self._repository(), self._source()
         there = copies.copies()
+        began = time.time()
         if there and not self.state().get("series") and not adopt:
-            raise BackupError(
+            raise JobError(
                 f"this guest has taken no copy yet, but {copies.place} holds {len(there)} of the one before it, the newest of {there[-1]}. "
                 f"Put it back: playbooks/restore.yml -e component={self.name}; or go on without it: playbooks/backup.yml -e component={self.name} -e backup_adopt=true"
             )
@@ -145,7 +99,7 @@ class Job:
             time.sleep(0.1)
             began = time.time()
         if there and identity(began) < there[-1]:
-            raise BackupError(
+            raise JobError(
                 f"the newest copy is of {there[-1]}, later than this host's clock ({identity(began)})"
             )
         self._remember(series=self.state().get("series") or identity(began))
@@ -158,12 +112,12 @@ class Job:
                     files, gone = self._copy(copies, entries, known, journal)
                 if not gone:
                     break
-                self._say(f"{self.name}: {len(gone)} objects vanished while they were read; looking again")
+                self.say(f"{self.name}: {len(gone)} objects vanished while they were read; looking again")
         manifest: Json = {
             "format": 1,
             "id": identity(began),
             "component": self.name,
-            "host": self._config["host"],
+            "host": self._host,
             "source_version": version,
             "began": round(began, 3),
             "finished": round(time.time(), 3),
@@ -172,9 +126,11 @@ class Job:
         }
         copies.commit(manifest)
         (self._folder / "progress.jsonl").unlink()
-        removed = copies.prune(float(self._job["keep_days"]), began)
+        removed = copies.prune(float(self.settings["keep_days"]), began)
         if removed:
-            self._say(f"{self.name}: removed {len(removed)} copies older than {self._job['keep_days']} days")
+            self.say(
+                f"{self.name}: removed {len(removed)} copies older than {self.settings['keep_days']} days"
+            )
         return manifest, copies
 
     def _known(self, copies: Repository) -> dict[tuple[str, str], Json]:
@@ -235,7 +191,7 @@ class Job:
                             future.result()
                     if time.monotonic() - said > SAY_EVERY:
                         said = time.monotonic()
-                        self._say(f"{self.name}: {len(files)} files, {copies.added >> 20} MB new")
+                        self.say(f"{self.name}: {len(files)} files, {copies.added >> 20} MB new")
                 for future in running:
                     future.result()
             except BaseException:
@@ -253,9 +209,7 @@ class Job:
     def _chosen(self, copies: Repository, copy: str) -> Json:
         there = copies.copies()
         if not there:
-            raise BackupError(
-                f"there is no copy in {copies.place}; copies of another host: -e backup_of=<host>"
-            )
+            raise JobError(f"there is no copy in {copies.place}; copies of another host: -e backup_of=<host>")
         return copies.manifest(copy or there[-1])
 
     def restore(self, copy: str = "", host: str = "", overwrite: bool = False) -> Json:
@@ -265,16 +219,16 @@ class Job:
             copies = self._repository(host)
             manifest = self._chosen(copies, copy)
             if self.state().get("series") and not overwrite:
-                raise BackupError(
+                raise JobError(
                     f"this guest has data of its own: copies have been taken of it since {self.state()['series']}. "
                     f"To replace them by the copy of {manifest['id']}, add: -e restore_overwrite=true"
                 )
             lost = [entry["path"] for entry in manifest["files"] if not copies.holds(entry)]
             if lost:
-                raise BackupError(
+                raise JobError(
                     f"copy {manifest['id']} is not whole, {len(lost)} files lack contents, the first {lost[0]}; take another: -e backup_copy=<id>"
                 )
-            self._say(
+            self.say(
                 f"{self.name}: putting back {manifest['id']}, {len(manifest['files'])} files, {manifest['size'] >> 20} MB"
             )
             done = self._source().restore(copies, manifest, overwrite, self._folder)
@@ -300,7 +254,7 @@ class Job:
             for chunk in copies.read(entry):
                 digest.update(chunk)
             if digest.hexdigest() != entry["sha256"]:
-                raise BackupError(f"{entry['path']} of copy {manifest['id']} is damaged: its digest differs")
+                raise JobError(f"{entry['path']} of copy {manifest['id']} is damaged: its digest differs")
         return _short(manifest, copies)
 
 

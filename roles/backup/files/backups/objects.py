@@ -10,10 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from .errors import BackupError
+from jobs.commands import command
+from jobs.errors import JobError
+from jobs.s3 import S3
+
 from .repository import Repository
-from .s3 import S3
-from .source import Entry, Json, Restored, command
+from .source import Entry, Json, Restored
 
 WORKERS = 4
 # Up to this size an object is read by one request; bytes.
@@ -34,7 +36,7 @@ class Objects:
             return ""
         try:
             words = command([self._program, "--version"]).splitlines()
-        except BackupError:
+        except JobError:
             return ""
         return words[0] if words else ""
 
@@ -42,7 +44,7 @@ class Objects:
         found = self._server.buckets()
         lost = sorted(set(self._chosen) - set(found))
         if lost:
-            raise BackupError(
+            raise JobError(
                 f"backup_minio_buckets: the server has no bucket {', '.join(lost)}; it has {', '.join(found)}"
             )
         return self._chosen or found

@@ -13,9 +13,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from .errors import BackupError
+from jobs.commands import account, command, last_words, output
+from jobs.errors import JobError
+
 from .repository import Repository
-from .source import Entry, Json, Restored, account, command, fetch, last_words, output
+from .source import Entry, Json, Restored, fetch
 
 GLOBALS = "globals.sql"
 SUFFIX = ".dump"
@@ -90,7 +92,7 @@ class PostgreSQL:
         )
         lost = sorted(set(self._chosen) - set(found))
         if lost:
-            raise BackupError(
+            raise JobError(
                 f"backup_postgresql_databases: the server has no database {', '.join(lost)}; it has {', '.join(found)}"
             )
         return self._chosen or found
@@ -119,7 +121,7 @@ class PostgreSQL:
             there = set(self._ask("SELECT datname FROM pg_database"))
             full = [name for name in sorted(dumps) if name in there and self._ask(_TABLES, name) != ["0"]]
             if full and not overwrite:
-                raise BackupError(
+                raise JobError(
                     f"these databases hold tables already: {', '.join(full)}; to replace them, add: -e restore_overwrite=true"
                 )
             if GLOBALS in files:
@@ -155,7 +157,7 @@ class PostgreSQL:
         ]
         if ran.returncode or wrong:
             told = last_words("\n".join(wrong) or ran.stderr)
-            raise BackupError(f"psql: {told}")
+            raise JobError(f"psql: {told}")
         done.notes.append("roles and settings of the cluster")
 
     def _replace(self, name: str, dump: Path) -> None:

@@ -1,34 +1,45 @@
 # Copyright: luxima.observability contributors
 # GNU General Public License v3.0+ (see LICENSE)
-"""Blocks of a Prometheus: a snapshot that the server makes, the newest hours included."""
+"""Blocks of a Prometheus: a snapshot that the server makes, the newest hours included; or what it has written to blocks.
+
+The interface for snapshots also deletes series, for whoever reaches the port. Where it is closed, blocks are linked as they
+are: they never change, and a link outlives their compaction. The newest two or three hours are in no block yet.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import re
 import shutil
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from .errors import BackupError
+from jobs.errors import JobError
+from jobs.server import Server
+
 from .repository import Repository
-from .source import Entry, Json, Restored, Server, fetch, own, pieces, stopped
+from .source import Entry, Json, Restored, fetch, own, pieces, stopped
 
 READY = "/-/ready"
 # Prometheus removes directories of this name when it starts, so a killed restore leaves nothing.
 _HALF = ".tmp-for-creation"
 _BLOCK = re.compile(r"[0-9A-HJKMNP-TV-Z]{26}\Z")
 _MARK = "prometheus-snapshot"
+# How often blocks are linked anew because one of them went meanwhile.
+_ROUNDS = 5
 
 
 class Prometheus:
-    """`source`: data_dir, service (unit to stop for a restore, may be empty), connection."""
+    """`source`: data_dir, service (unit to stop for a restore, may be empty), connection, snapshot (whether to ask for one)."""
 
     def __init__(self, source: Mapping[str, Any], password: str) -> None:
         self._data = Path(str(source["data_dir"]))
         self._service = str(source.get("service") or "")
+        self._asks = bool(source.get("snapshot"))
         self._server = Server(source["connection"], password)
 
     def version(self) -> str:
@@ -40,17 +51,39 @@ class Prometheus:
         if mark.exists():
             # Of a run that was killed.
             self._remove(mark.read_text())
-        try:
-            name = str(self._server.json("/api/v1/admin/tsdb/snapshot", "POST", 600)["data"]["name"])
-        except BackupError as error:
-            hint = "; prometheus_admin_api opens it" if "admin APIs disabled" in str(error) else ""
-            raise BackupError(f"{error}{hint}") from None
+        name = self._snapshot() if self._asks else f"backup-{time.time_ns()}"
         mark.write_text(name)
         try:
+            if not self._asks:
+                self._link(self._data / "snapshots" / name)
             yield self._entries(self._data / "snapshots" / name)
         finally:
             self._remove(name)
             mark.unlink()
+
+    def _snapshot(self) -> str:
+        try:
+            return str(self._server.json("/api/v1/admin/tsdb/snapshot", "POST", 600)["data"]["name"])
+        except JobError as error:
+            hint = "; prometheus_admin_api opens it" if "admin APIs disabled" in str(error) else ""
+            raise JobError(f"{error}{hint}") from None
+
+    def _link(self, snapshot: Path) -> None:
+        """The blocks there are, as one state: when one goes meanwhile, what replaced it is there, and all are linked again."""
+        if not snapshot.parent.exists():
+            snapshot.parent.mkdir(mode=0o750)
+            own(snapshot.parent, self._data)
+        for _round in range(_ROUNDS):
+            shutil.rmtree(snapshot, ignore_errors=True)
+            snapshot.mkdir(mode=0o700)
+            blocks = [path for path in self._data.iterdir() if _BLOCK.match(path.name)]
+            try:
+                for block in blocks:
+                    shutil.copytree(block, snapshot / block.name, copy_function=os.link)
+                return
+            except (FileNotFoundError, shutil.Error):
+                continue
+        raise JobError(f"blocks of {self._data} came and went {_ROUNDS} times while they were linked")
 
     def _remove(self, name: str) -> None:
         if name and "/" not in name:

@@ -20,8 +20,8 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from .errors import BackupError, Gone
-from .stores import Store
+from jobs.errors import Gone, JobError
+from jobs.stores import Store
 
 Json = dict[str, Any]
 CHUNK = 16 << 20
@@ -80,7 +80,7 @@ class Repository:
         for digest, _size in entry["chunks"]:
             content = self._store.get(self._blob(digest))
             if hashlib.sha256(content).hexdigest() != digest:
-                raise BackupError(
+                raise JobError(
                     f"{self._store.place(self._blob(digest))} is damaged: it is not what its name says"
                 )
             yield content
@@ -101,9 +101,9 @@ class Repository:
             found: Json = json.loads(gzip.decompress(self._store.get(self._name(copy))))
         except Gone:
             there = ", ".join(self.copies()[-5:]) or "none"
-            raise BackupError(f"there is no copy {copy} in {self.place}; the newest are: {there}") from None
+            raise JobError(f"there is no copy {copy} in {self.place}; the newest are: {there}") from None
         except (OSError, EOFError, ValueError) as error:
-            raise BackupError(
+            raise JobError(
                 f"the manifest {self._store.place(self._name(copy))} is damaged: {error}"
             ) from None
         return found
@@ -113,7 +113,7 @@ class Repository:
         for copy in reversed(self.copies()):
             try:
                 return self.manifest(copy)
-            except BackupError:
+            except JobError:
                 continue
         return None
 
@@ -122,7 +122,7 @@ class Repository:
         self._blobs = None
         lost = [entry["path"] for entry in manifest["files"] if not self.holds(entry)]
         if lost:
-            raise BackupError(f"{self.place} does not hold what was written to it: {', '.join(lost[:3])}")
+            raise JobError(f"{self.place} does not hold what was written to it: {', '.join(lost[:3])}")
         content = gzip.compress(json.dumps(manifest, separators=(",", ":")).encode(), 6)
         self._store.put(self._name(manifest["id"]), content)
 
@@ -135,7 +135,7 @@ class Repository:
         for copy in reversed(copies):
             try:
                 manifest = self.manifest(copy)
-            except BackupError:
+            except JobError:
                 # What cannot be read refers to contents that cannot be known: nothing is collected until it is gone.
                 if whole and now - moment(copy) > keep_days * DAY:
                     removed.append(copy)

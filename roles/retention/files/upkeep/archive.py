@@ -12,19 +12,17 @@ import gzip
 import hashlib
 import io
 import json
-import ssl
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
-from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
-from typing import Any, Callable, Protocol
+from typing import Any, Callable
 
-from .errors import JobError
+from jobs.errors import JobError
+from jobs.job import Json
+from jobs.server import Server
+from jobs.stores import Store
 
-Json = dict[str, Any]
 PARTITIONS = {"day": 86400, "hour": 3600}
 # Compressed bytes after which a file is full: what is held in memory at once.
 FILE_BYTES = 16 << 20
@@ -32,42 +30,16 @@ MANIFEST = "manifest.json"
 _NANO = 10**9
 
 
-class Store(Protocol):
-    def put(self, name: str, content: bytes) -> None: ...
-
-    def get(self, name: str) -> bytes: ...
-
-    def list(self, prefix: str) -> Iterator[tuple[str, int]]: ...
-
-
 class Loki:
     """`connection`: url, ca_file, username; `tenant` when Loki asks for one."""
 
     def __init__(self, connection: Mapping[str, Any], password: str, tenant: str, page: int) -> None:
-        self.url = str(connection["url"]).rstrip("/")
+        self._server = Server(connection, password, {"X-Scope-OrgID": tenant} if tenant else {})
+        self.url = self._server.url
         self._page = page
-        headers = {"X-Scope-OrgID": tenant} if tenant else {}
-        if connection.get("username"):
-            pair = f"{connection['username']}:{password}".encode()
-            headers["Authorization"] = "Basic " + b64encode(pair).decode()
-        trust = ssl.create_default_context(cafile=connection.get("ca_file") or None)
-        # Without the environment's proxies: the server is a neighbour.
-        self._opener = urllib.request.build_opener(
-            urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=trust)
-        )
-        self._opener.addheaders = list(headers.items())
 
     def _ask(self, path: str, **query: Any) -> Any:
-        url = f"{self.url}{path}?{urllib.parse.urlencode(query)}"
-        try:
-            with self._opener.open(url, timeout=120) as answer:
-                return json.load(answer)
-        except urllib.error.HTTPError as error:
-            raise JobError(
-                f"{self.url}: {error.code}: {error.read(300).decode(errors='replace').strip()}"
-            ) from None
-        except (OSError, ValueError) as error:
-            raise JobError(f"{self.url} does not answer: {getattr(error, 'reason', error)}") from None
+        return self._server.json(f"{path}?{urllib.parse.urlencode(query)}", timeout=120)
 
     def version(self) -> str:
         return str(self._ask("/loki/api/v1/status/buildinfo").get("version", ""))

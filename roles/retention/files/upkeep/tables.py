@@ -5,17 +5,15 @@
 from __future__ import annotations
 
 import json
-import os
-import pwd
-import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Callable
 
-from .errors import JobError
+from jobs.commands import command
+from jobs.errors import JobError
+from jobs.job import Json
 
-Json = dict[str, Any]
 # Leaves of a partitioned table are tables of their own: a row's place is only unique in its leaf.
 _LEAVES = """
 SELECT c.oid, quote_ident(n.nspname) || '.' || quote_ident(c.relname), n.nspname || '.' || p.relname
@@ -64,38 +62,16 @@ class Database:
         words += ["--dbname", str(config["name"])]
         for name, value in values.items():
             words += ["-v", f"{name}={value}"]
-        environment = {**os.environ, "PGCONNECT_TIMEOUT": "15", "PGTZ": "UTC", "LC_ALL": "C.UTF-8"}
+        environment = {"PGCONNECT_TIMEOUT": "15", "PGTZ": "UTC", "LC_ALL": "C.UTF-8"}
         environment["PGOPTIONS"] = "-c lock_timeout=10s -c statement_timeout=300s"
         if self._password:
             # The environment of a process is read by its own user and root only, unlike its arguments.
             environment["PGPASSWORD"] = self._password
         try:
-            done = subprocess.run(
-                words,
-                input=statement,
-                capture_output=True,
-                text=True,
-                check=False,
-                cwd="/",
-                env=environment,
-                **_account(str(config.get("user") or "")),
-            )
-        except OSError as error:
-            raise JobError(f"psql: {error.strerror}") from None
-        if done.returncode:
-            told = " | ".join(done.stderr.strip().splitlines()[-3:])
-            raise JobError(f"database {config['name']}: {told or f'psql ends with {done.returncode}'}")
-        return [line.split("\t") for line in done.stdout.splitlines() if line]
-
-
-def _account(user: str) -> Json:
-    if not user or os.geteuid() != 0:
-        return {}
-    try:
-        entry = pwd.getpwnam(user)
-    except KeyError:
-        raise JobError(f"there is no user {user} on this host") from None
-    return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
+            told = command(words, str(config.get("user") or ""), environment, input=statement)
+        except JobError as error:
+            raise JobError(f"database {config['name']}: {error}") from None
+        return [line.split("\t") for line in told.splitlines() if line]
 
 
 def found(database: Database, config: Mapping[str, Any]) -> tuple[list[Table], list[str]]:

@@ -21,6 +21,13 @@ from ansible_collections.luxima.observability.plugins.module_utils._validate.ins
 display = Display()
 
 
+def _rows(found: list[Fault]) -> list[dict[str, Any]]:
+    return [
+        {"variable": variable, "message": text, "hosts": hosts}
+        for variable, text, hosts in faults.merged(found)
+    ]
+
+
 class ActionModule(ActionBase):
     """One request, one list of faults."""
 
@@ -41,12 +48,12 @@ class ActionModule(ActionBase):
                 f"example secrets are in use: {', '.join(sorted(found.examples))}; "
                 "run playbooks/secrets.yml for this inventory before anybody else can reach it"
             )
+        for variable, text, hosts in faults.merged(found.risks):
+            display.warning(f"{variable} of {', '.join(hosts)}: {text}")
         result.update(
             changed=False,
-            faults=[
-                {"variable": variable, "message": text, "hosts": hosts}
-                for variable, text, hosts in faults.merged(every)
-            ],
+            faults=_rows(every),
+            risks=_rows(found.risks),
             example_secrets=sorted(found.examples),
         )
         if every:

@@ -21,31 +21,8 @@ description:
   - Runs on the controller. What was changed is read back.
 requirements:
   - minio >= 7.2.20 (Python)
+extends_documentation_fragment: [luxima.observability.connections.storage]
 options:
-  connection:
-    description: The administrator's connection to the server.
-    type: dict
-    required: true
-    suboptions:
-      url:
-        description: Address of the S3 API, for example C(http://192.0.2.10:9000).
-        type: str
-        required: true
-      region:
-        description: Region the server reports.
-        type: str
-        default: us-east-1
-      ca_file:
-        description: Certificate authorities to trust; empty for the system's own.
-        type: path
-      username:
-        description: Root user of the server.
-        type: str
-        required: true
-      password:
-        description: Password of the root user.
-        type: str
-        required: true
   buckets:
     description: The buckets that must exist.
     type: list
@@ -183,14 +160,8 @@ predicted:
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.luxima.observability.plugins.module_utils._bucket import server
 from ansible_collections.luxima.observability.plugins.module_utils._bucket.run import ensure
+from ansible_collections.luxima.observability.plugins.module_utils._servers.arguments import STORAGE
 
-CONNECTION = {
-    "url": {"type": "str", "required": True},
-    "region": {"type": "str", "default": "us-east-1"},
-    "ca_file": {"type": "path"},
-    "username": {"type": "str", "required": True},
-    "password": {"type": "str", "required": True, "no_log": True},
-}
 RULE = {
     "id": {"type": "str", "required": True},
     "prefix": {"type": "str", "default": ""},
@@ -216,7 +187,7 @@ BUCKET = {
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "connection": {"type": "dict", "required": True, "options": CONNECTION},
+            "connection": {"type": "dict", "required": True, "options": STORAGE},
             "buckets": {
                 "type": "list",
                 "elements": "dict",

@@ -20,6 +20,11 @@ description:
   - With O(mode=protect) it finds the periods in force that are longer than those of the plan, with how much data each store would
     delete earlier, and fails unless that is confirmed. Made to run before anything is deployed.
   - Runs on the controller.
+extends_documentation_fragment:
+  - luxima.observability.connections.prometheus
+  - luxima.observability.connections.loki
+  - luxima.observability.connections.tempo
+  - luxima.observability.connections.minio
 options:
   plan:
     description: The plan of the policy.
@@ -34,85 +39,6 @@ options:
     description: With O(mode=protect), whether shorter periods are wanted; they are listed without failing.
     type: bool
     default: false
-  prometheus:
-    description: Connections of the Prometheus servers.
-    type: list
-    elements: dict
-    default: []
-    suboptions: &connection
-      url:
-        description: Base address.
-        type: str
-        required: true
-      ca_file:
-        description: Certificate authorities to trust; empty for the system's own.
-        type: path
-      username:
-        description: Name for basic authentication; empty for none.
-        type: str
-      password:
-        description: Password for basic authentication.
-        type: str
-      otlp_http_url:
-        description: Not used here; connections of Tempo have it.
-        type: str
-      otlp_grpc_endpoint:
-        description: Not used here; connections of Tempo have it.
-        type: str
-  loki:
-    description: Connections of the Loki servers.
-    type: list
-    elements: dict
-    default: []
-    suboptions: *connection
-  tempo:
-    description: Connections of the Tempo servers.
-    type: list
-    elements: dict
-    default: []
-    suboptions: *connection
-  minio:
-    description: Administrator's connections of the object storage servers, each with its buckets.
-    type: list
-    elements: dict
-    default: []
-    suboptions:
-      url:
-        description: Address of the S3 API.
-        type: str
-        required: true
-      region:
-        description: Region the server reports.
-        type: str
-        default: us-east-1
-      ca_file:
-        description: Certificate authorities to trust; empty for the system's own.
-        type: path
-      username:
-        description: Root user of the server.
-        type: str
-        required: true
-      password:
-        description: Password of the root user.
-        type: str
-        required: true
-      buckets:
-        description: The buckets with a lifecycle of ours.
-        type: list
-        elements: dict
-        default: []
-        suboptions:
-          name:
-            description: Name of the bucket.
-            type: str
-            required: true
-          consumer:
-            description: Who reads it; a rule of somebody else on the bucket of V(loki) or V(tempo) is measured against their periods.
-            type: str
-          lifecycle:
-            description: The rules, as M(luxima.observability.bucket) takes them. Without any the bucket is not looked at.
-            type: list
-            elements: dict
   postgresql:
     description: What the job that deletes from the tables of PostgreSQL says of itself, by server.
     type: list
@@ -125,6 +51,19 @@ options:
         required: true
       report:
         description: Output of the job's command C(report); absent when the server has no job yet.
+        type: dict
+  backup:
+    description: What the jobs of role C(backup) say of themselves, by host.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      server:
+        description: Name of the host.
+        type: str
+        required: true
+      report:
+        description: Output of C(python3 -m backups report); absent when the host has no jobs yet, and then it is not asked.
         type: dict
   oldest:
     description: Whether the servers are asked for the oldest data they have, for the table C(explanation_table).
@@ -229,35 +168,20 @@ unanswered:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.luxima.observability.plugins.module_utils._retention.task import compare, protect
+from ansible_collections.luxima.observability.plugins.module_utils._servers.arguments import (
+    SERVERS,
+    STORAGE,
+    TEMPO,
+    each,
+)
 
-CONNECTION = {
-    "url": {"type": "str", "required": True},
-    "ca_file": {"type": "path"},
-    "username": {"type": "str"},
-    "password": {"type": "str", "no_log": True},
-    "otlp_http_url": {"type": "str"},
-    "otlp_grpc_endpoint": {"type": "str"},
-}
-STORAGE = {
-    "url": {"type": "str", "required": True},
-    "region": {"type": "str", "default": "us-east-1"},
-    "ca_file": {"type": "path"},
-    "username": {"type": "str", "required": True},
-    "password": {"type": "str", "required": True, "no_log": True},
-    "buckets": {
-        "type": "list",
-        "elements": "dict",
-        "default": [],
-        "options": {
-            "name": {"type": "str", "required": True},
-            "consumer": {"type": "str"},
-            "lifecycle": {"type": "list", "elements": "dict"},
-        },
-    },
-}
-JOB = {"server": {"type": "str", "required": True}, "report": {"type": "dict"}}
+BUCKETS = each(
+    name={"type": "str", "required": True},
+    consumer={"type": "str"},
+    lifecycle={"type": "list", "elements": "dict"},
+)
+JOBS = each(server={"type": "str", "required": True}, report={"type": "dict"})
 WAY_OUT = "To delete it all the same, add: -e platform_retention_shorten_confirmed=<platform_environment>"
-CONNECTIONS = {"type": "list", "elements": "dict", "default": [], "options": CONNECTION}
 
 
 def main() -> None:
@@ -266,11 +190,12 @@ def main() -> None:
             "plan": {"type": "dict", "required": True},
             "mode": {"type": "str", "choices": ["compare", "protect"], "default": "compare"},
             "confirmed": {"type": "bool", "default": False},
-            "prometheus": CONNECTIONS,
-            "loki": CONNECTIONS,
-            "tempo": CONNECTIONS,
-            "minio": {"type": "list", "elements": "dict", "default": [], "options": STORAGE},
-            "postgresql": {"type": "list", "elements": "dict", "default": [], "options": JOB},
+            "prometheus": SERVERS,
+            "loki": SERVERS,
+            "tempo": TEMPO,
+            "minio": each(**STORAGE, buckets=BUCKETS),
+            "postgresql": JOBS,
+            "backup": JOBS,
             "oldest": {"type": "bool", "default": True},
             "timeout": {"type": "float", "default": 15},
             "wait": {"type": "float", "default": 20},

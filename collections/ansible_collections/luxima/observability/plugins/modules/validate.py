@@ -19,7 +19,7 @@ description:
     cannot be evaluated, equal addresses or ids, hosts nobody makes, groups that others need but that are empty, an incoherent
     retention policy, names Proxmox VE refuses, tags nobody has, an ignored C(ansible.cfg) and a second copy of the collection.
   - Fails once with all of them. A tag that names components restricts the check to these.
-  - Warns when secrets of the shipped example inventories are in use.
+  - Warns when secrets of the shipped example inventories are in use, and of copies that are lost with the guest they are taken of.
   - Runs on the controller and connects to nothing; run it once, on C(localhost). Check mode makes no difference.
 options: {}
 """
@@ -35,7 +35,7 @@ faults:
   returned: always
   type: list
   elements: dict
-  contains:
+  contains: &fault
     variable:
       description: The variable, or the group or tag.
       type: str
@@ -49,6 +49,12 @@ faults:
       description: What is wrong and the way out.
       type: str
       returned: always
+risks:
+  description: What is told and stops nothing, in the form of RV(faults).
+  returned: always
+  type: list
+  elements: dict
+  contains: *fault
 example_secrets:
   description: Names of variables whose value is one of the shipped examples.
   returned: always

@@ -25,36 +25,17 @@ description:
   - C(buckets) - objects of each consumer are in its bucket, read with the consumer's own key.
     In active mode Loki and Tempo are asked first to write what they hold.
   - C(retention) - the periods in force are those of O(retention).
+extends_documentation_fragment:
+  - luxima.observability.connections.prometheus
+  - luxima.observability.connections.alertmanager
+  - luxima.observability.connections.loki
+  - luxima.observability.connections.tempo
+  - luxima.observability.connections.grafana
 options:
   environment:
     description: Value of the label C(environment) of everything that belongs to this platform.
     type: str
     required: true
-  prometheus: &connections
-    description: Connections, one per server of the group.
-    type: list
-    elements: dict
-    default: []
-    suboptions: &connection
-      url: {description: Base URL., type: str, required: true}
-      ca_file: {description: CA certificates to trust; empty for the system's own., type: str, default: ""}
-      client_cert: {description: Client certificate file., type: str, default: ""}
-      client_key: {description: Key of the client certificate., type: str, default: ""}
-      username: {description: User for basic authentication., type: str, default: ""}
-      password: {description: Password for basic authentication., type: str, default: ""}
-      tenant: {description: Sent as C(X-Scope-OrgID)., type: str, default: ""}
-  alertmanager: *connections
-  loki: *connections
-  grafana: *connections
-  tempo:
-    description: Connections, one per server of the group.
-    type: list
-    elements: dict
-    default: []
-    suboptions:
-      <<: *connection
-      otlp_http_url: {description: Base URL of OTLP over HTTP., type: str, required: true}
-      otlp_grpc_endpoint: {description: Host and port of OTLP over gRPC., type: str, required: true}
   minio:
     description: The object storage server; no credentials, each bucket is read with its own key.
     type: dict

@@ -25,7 +25,7 @@ def explanation(
                 "stated": str(one["stated"]),
                 "where": str(one["store"]),
                 "by what": str(one["setting"]) or "nothing of the platform",
-                "in force": ", ".join(shown) or "not asked",
+                "in force": ", ".join(shown) or str(one.get("told") or "not asked"),
                 "oldest data": oldest(str(one["store"]), one) or "not asked",
             }
         )

@@ -28,7 +28,7 @@ class Reader(Protocol):
 
     url: str
 
-    def get_json(self, path: str, headers: Mapping[str, str] | None = None) -> Any: ...
+    def get_json(self, path: str, tenant: str = "") -> Any: ...
 
     def get_text(self, path: str) -> str: ...
 
@@ -110,9 +110,7 @@ def oldest_line(server: Reader, selector: str, period: int, tenant: str = "") ->
         if not _counted(server, selector, start, end, tenant)["chunks"]:
             continue
         query = {"query": selector, "start": start, "end": end, "limit": "1", "direction": "forward"}
-        answer = server.get_json(
-            f"/loki/api/v1/query_range?{urllib.parse.urlencode(query)}", _tenant_header(tenant)
-        )
+        answer = server.get_json(f"/loki/api/v1/query_range?{urllib.parse.urlencode(query)}", tenant)
         first = [int(value[0]) for stream in answer["data"]["result"] for value in stream["values"]]
         if first:
             return min(first) / 1e9
@@ -134,7 +132,7 @@ def lines_beyond(server: Reader, selector: str, old: int, new: int, tenant: str 
 
 def _counted(server: Reader, selector: str, start: int, end: int, tenant: str) -> dict[str, int]:
     query = urllib.parse.urlencode({"query": selector, "start": start, "end": end})
-    answer = server.get_json(f"/loki/api/v1/index/stats?{query}", _tenant_header(tenant))
+    answer = server.get_json(f"/loki/api/v1/index/stats?{query}", tenant)
     return {unit: int(answer.get(unit) or 0) for unit in ("streams", "chunks", "entries", "bytes")}
 
 
@@ -191,10 +189,6 @@ def _windows(start: float, end: float) -> Iterator[tuple[int, int]]:
         stop = min(start + _WINDOW, end)
         yield int(start * 1e9), int(stop * 1e9)
         start = stop
-
-
-def _tenant_header(tenant: str) -> dict[str, str]:
-    return {"X-Scope-OrgID": tenant} if tenant else {}
 
 
 def _number(pattern: re.Pattern[str], text: str) -> float:

@@ -32,6 +32,10 @@ TEMPO_SINGLE_TENANT = "single-tenant"
 # Classes in object storage that decide lifecycles: copies of logs, and versions that were replaced.
 ARCHIVE = "archive"
 VERSIONS = "object_storage"
+# How the read-back calls the copies of a job.
+COPY = "copies of "
+# Whose copies a class is: the jobs of the role `backup`.
+COPIES = {"database_backup": ("postgresql", "grafana"), "object_storage": ("minio", "prometheus")}
 _SIZE = re.compile(r"\d+(B|KB|MB|GB|TB|PB|EB)")
 _TENANT = re.compile(r"[A-Za-z0-9!\-_.*'()]{1,150}")
 _TABLE = re.compile(r"[a-z_][a-z0-9_]*\.([a-z_][a-z0-9_]*|\*)")
@@ -437,9 +441,11 @@ def plan(
       of the runtime file per Loki tenant
     - tempo: {block_retention, overrides}; Go durations, the first in hours
     - minio, postgresql, proxmox: {class: period}
+    - copies: {job: period}, the jobs of the role `backup`
     - tables: [{table, column, class, period}], the tables of PostgreSQL
     - lifecycles: {loki, tempo, archive: [{id, prefix, days, noncurrent_days?}]}, the rules of the buckets by reader
-    - explanation: [{class, stated, store, enforced, setting, match, why}]; `match` is how the read-back calls the row
+    - explanation: [{class, stated, store, enforced, setting, match, why}]; `match` is how the read-back calls the row,
+      `setting` is empty where nothing of the platform enforces it, `told` stands where nobody can be asked
     """
     chosen = options or Options()
     classes, own, faults = _analyse(policy, overrides or {}, tenants or {}, chosen)
@@ -468,6 +474,12 @@ def plan(
         **{
             store: {one.name: durations.days(one.periods[store]) for one in classes if store in one.periods}
             for store in ("minio", "postgresql", "proxmox")
+        },
+        "copies": {
+            job: durations.days(one.periods["minio"])
+            for one in classes
+            if "minio" in one.periods
+            for job in COPIES.get(one.name, ())
         },
         "tables": _tables(classes, chosen),
         "lifecycles": _lifecycles(classes, own, chosen),
@@ -568,10 +580,7 @@ _SETTINGS = {
     "prometheus": "storage.tsdb.retention.time",
     "loki": "limits_config.retention_stream",
     "tempo": "compactor.compaction.block_retention",
-    "minio": "",
-    "postgresql": "",
-    "proxmox": "",
-    "webhook": "",
+    "proxmox": "playbooks snapshot.yml and version.yml",
 }
 
 
@@ -588,20 +597,26 @@ def _explanation(
             if store in UNENFORCED:
                 why += ": decided by the application that receives it"
             # How the server's own answer calls it; a row for each table.
-            matches = [selectors.render(one.matchers)] if store == "loki" else [""]
+            settings = {selectors.render(one.matchers) if store == "loki" else "": _SETTINGS.get(store, "")}
+            told = "when they run" if store == "proxmox" else ""
             if store == "postgresql" and tables.get(one.name):
-                matches = [f"table {name}" for name in tables[one.name]]
+                settings = {f"table {name}": f"timer, table {name}" for name in tables[one.name]}
+            elif store == "minio" and one.name in COPIES:
+                settings = {f"{COPY}{job}": f"timer, backup of {job}" for job in COPIES[one.name]}
+            elif store == "minio" and one.name == ARCHIVE:
+                settings, told = {"": "lifecycle of the archive"}, "by class, below"
             rows += [
                 {
                     "class": one.name,
                     "stated": one.stated,
                     "store": store,
                     "enforced": "" if store in UNENFORCED else durations.days(seconds),
-                    "setting": f"timer, {match}" if match.startswith("table ") else _SETTINGS[store],
+                    "setting": setting,
                     "match": match,
                     "why": why,
+                    **({"told": told} if told else {}),
                 }
-                for match in matches
+                for match, setting in settings.items()
             ]
     logs = [one for one in classes if "loki" in one.periods]
     longest = max(logs, key=lambda one: one.periods["loki"])

@@ -12,6 +12,7 @@ import yaml
 
 from .._bucket.lifecycle import Foreign, Rule, Rules, from_arguments
 from . import durations, selectors
+from .policy import COPY
 
 
 class Reader(Protocol):
@@ -21,7 +22,7 @@ class Reader(Protocol):
 
     def get_json(self, path: str) -> Any: ...
 
-    def get_yaml(self, path: str, headers: Mapping[str, str] | None = None) -> Any: ...
+    def get_yaml(self, path: str, tenant: str = "") -> Any: ...
 
 
 def document(text: str) -> Any:
@@ -136,7 +137,7 @@ def loki_tenants(plan: Mapping[str, Any]) -> list[str]:
 
 def loki_limits(server: Reader, tenant: str) -> dict[str, Any]:
     """The limits in force for a tenant."""
-    return dict(server.get_yaml("/config/tenant/v1/limits", {"X-Scope-OrgID": tenant}))
+    return dict(server.get_yaml("/config/tenant/v1/limits", tenant))
 
 
 def tempo(plan: Mapping[str, Any], server: Reader) -> list[Row]:
@@ -194,6 +195,21 @@ def postgresql(
         for name in sorted({*wanted, *have})
     ]
     return rows
+
+
+def copies(plan: Mapping[str, Any], server: str, report: Mapping[str, Any] | None) -> list[Row]:
+    """How long the jobs of the role `backup` on a host keep their copies; `report` is what they say of themselves."""
+    return [
+        _period(
+            f"{COPY}{job}",
+            "minio",
+            server,
+            plan["copies"].get(job, ""),
+            f"{int(own['keep_days'])}d",
+            f"timer, backup of {job}",
+        )
+        for job, own in sorted((report or {}).items())
+    ]
 
 
 def block_retention(own: Any) -> str:
@@ -276,7 +292,10 @@ def predicted(plan: Mapping[str, Any], store: str, url: str) -> list[Row]:
     return [
         Row(one["match"] or one["class"], store, url, one["enforced"], "not there yet", True, one["setting"])
         for one in plan["explanation"]
-        if one["store"] == store and one["setting"]
+        if one["store"] == store
+        and one["setting"]
+        and not one.get("told")
+        and not one["match"].startswith(COPY)
     ]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from .._bucket.lifecycle import Rule, Rules, from_arguments
 from . import durations, selectors
+from .policy import COPY
 from .readback import block_retention, people
 
 
@@ -147,6 +148,16 @@ def tables(plan: Mapping[str, Any], server: str, report: Mapping[str, Any] | Non
         old = durations.parse(in_force[name]) if in_force.get(name) else None
         if old is None or new < old:
             found.append(Shortening("postgresql", server, f"table {name}", old, new, name))
+    return found
+
+
+def copies(plan: Mapping[str, Any], server: str, report: Mapping[str, Any] | None) -> list[Shortening]:
+    """Copies of the role `backup`; `report` is what its jobs on the server say, None before there are any."""
+    found = []
+    for job, own in sorted((report or {}).items()):
+        old, new = int(own["keep_days"]) * durations.DAY, durations.parse(plan["copies"].get(job, "0"))
+        if new and new < old and own.get("copies"):
+            found.append(Shortening("minio", server, f"{COPY}{job}", old, new, job))
     return found
 
 

@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from .._bucket import server as storage
+from .._servers.client import Refused, Unreachable
 from . import durations, explain, measure, readback, shorten
-from .servers import Refused, Server, Unreachable
+from .policy import COPY
+from .servers import Server
 
 _BAD_ANSWER = (AttributeError, KeyError, TypeError, ValueError)
 
@@ -54,6 +56,8 @@ def _ask(arguments: Mapping[str, Any], check: bool) -> dict[str, Any]:
         faults += words
     for one in arguments["postgresql"]:
         rows += readback.postgresql(plan, str(one["server"]), one.get("report"), check)
+    for one in arguments["backup"]:
+        rows += readback.copies(plan, str(one["server"]), one.get("report"))
     faults += [
         f"{row.store} {row.server}: {row.data}: in force {row.in_force}, wanted {row.wanted} ({row.setting}); run site.yml again"
         for row in rows
@@ -96,7 +100,7 @@ def _explain(arguments: Mapping[str, Any], rows: list[readback.Row]) -> dict[str
     stores = Stores(arguments)
 
     def oldest(store: str, one: Mapping[str, Any]) -> str:
-        if not arguments["oldest"] or not stores.has(store):
+        if not arguments["oldest"] or not stores.has(store, str(one["match"])):
             return ""
         try:
             return stores.oldest(store, one)
@@ -115,7 +119,9 @@ class Stores:
         self._timeout = float(arguments["timeout"])
         self._blocks: list[measure.Block] | None = None
 
-    def has(self, store: str) -> bool:
+    def has(self, store: str, match: str) -> bool:
+        if match.startswith(COPY):
+            return bool(self._arguments["backup"])
         return bool(self._arguments["minio" if store == "tempo" else store] if store in _ASKED else [])
 
     def _server(self, store: str) -> Server:
@@ -152,6 +158,8 @@ class Stores:
             return measure.date(min(starts, default=None))
         if store == "postgresql":
             return _oldest_row(self._arguments[store][0].get("report") or {}, match)
+        if match.startswith(COPY):
+            return _oldest_copy(self._arguments["backup"], match.removeprefix(COPY))
         prefix = match.partition("archive: ")[2]
         if prefix or one["class"] == "archive":
             folder = f"{prefix}/" if prefix else ""
@@ -174,6 +182,8 @@ class Stores:
         if one.store == "tempo":
             own = {one.subject} if one.subject else None
             return measure.traces_beyond(self.blocks(), one.new, own)
+        if one.data.startswith(COPY):
+            return _copies_beyond(self._arguments["backup"], one)
         if one.store == "minio":
             return measure.objects_beyond(self.storage(), one.bucket, one.subject, one.new)
         return _rows_beyond(self._arguments["postgresql"], one)
@@ -192,6 +202,21 @@ def _oldest_row(report: Mapping[str, Any], match: str) -> str:
     entries = [one for one in report.get("tables", []) if f"table {one['pattern']}" == match]
     ages = [float(one["oldest"]) for one in entries if one.get("oldest") is not None]
     return measure.date(min(ages, default=None)) if report else ""
+
+
+def _oldest_copy(given: list[Mapping[str, Any]], job: str) -> str:
+    """Of the hosts that have the job; empty when none could say."""
+    states = [own["report"][job] for own in given if job in (own.get("report") or {})]
+    ages = [float(one["oldest"]) for one in states if one.get("oldest") is not None]
+    return measure.date(min(ages, default=None)) if states else ""
+
+
+def _copies_beyond(given: list[Mapping[str, Any]], one: shorten.Shortening) -> dict[str, int]:
+    """At most: how many there are is known, not how old each is. The newest whole one is never deleted."""
+    report = next((own.get("report") or {} for own in given if own["server"] == one.server), {})
+    state = report.get(one.subject, {})
+    older = float(state.get("oldest") or 0) < time.time() - one.new
+    return {"copies at most": int(state.get("copies") or 0) - 1 if older else 0}
 
 
 def _rows_beyond(given: list[Mapping[str, Any]], one: shorten.Shortening) -> dict[str, int]:
@@ -220,6 +245,8 @@ def protect(arguments: Mapping[str, Any]) -> dict[str, Any]:
                 )
     for one in arguments["postgresql"]:
         found += shorten.tables(arguments["plan"], str(one["server"]), one.get("report"))
+    for one in arguments["backup"]:
+        found += shorten.copies(arguments["plan"], str(one["server"]), one.get("report"))
     rows = [row for one in found for row in _priced(stores, one)]
     return {
         "shortened": rows,

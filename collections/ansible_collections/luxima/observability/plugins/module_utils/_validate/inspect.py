@@ -59,9 +59,10 @@ class Inventory:
 
 @dataclass
 class Findings:
-    """Faults stop the run; examples are secrets of the shipped inventories that are in use."""
+    """Faults stop the run; risks are told; examples are secrets of the shipped inventories that are in use."""
 
     faults: list[Fault] = field(default_factory=list)
+    risks: list[Fault] = field(default_factory=list)
     examples: set[str] = field(default_factory=set)
 
 
@@ -100,6 +101,8 @@ def inspect(inventory: Inventory) -> Findings:
     found.faults += grouping.check_members(inventory.groups, chosen, reachable)
     found.faults += guests.check(values, inventory.groups.get("guests", []))
     found.faults += _retention(inventory, values)
+    for host in inventory.groups.get("backup", []):
+        _copies(host, values.get(host, {}), found)
     if chosen == components:
         found.faults += _hypervisor(inventory)
     return found
@@ -237,6 +240,31 @@ def _retention(inventory: Inventory, values: Mapping[str, Mapping[str, Any]]) ->
                 Fault(variable if named else "platform_retention", host, text if named else problem)
             )
     return faults
+
+
+def _copies(host: str, have: Mapping[str, Any], found: Findings) -> None:
+    """Copies that nothing says the period of, and those that are lost with the guest they are taken of."""
+    # Only what could be evaluated, and is selected; a policy without a plan is told elsewhere.
+    jobs, plan = have.get("backup_jobs") or [], have.get("platform_retention_plan")
+    own = []
+    for job in jobs:
+        name = next(name for name, copied in retention.COPIES.items() if job in copied)
+        if isinstance(plan, Mapping) and job not in plan["copies"]:
+            text = f"says how long copies of {job} are kept, which group backup takes; the class is missing, or has no store minio"
+            found.faults.append(Fault(f"platform_retention.{name}", host, text))
+        variable = "backup_minio_target" if job == "minio" else "backup_target"
+        target = have.get(variable)
+        if isinstance(target, Mapping) and target.get("directory"):
+            own.append((variable, job, str(target["directory"])))
+    if have.get("backup_own_host_accepted"):
+        return
+    for variable, job, folder in own:
+        text = (
+            f"copies of {job} lie in {folder} of the same guest and are lost with it; "
+            + ("add a second host to group minio, " if job == "minio" else "")
+            + "name a server elsewhere, or, where the loss is accepted or the folder is another machine's disk, set backup_own_host_accepted: true"
+        )
+        found.risks.append(Fault(variable, host, text))
 
 
 def _room(inventory: Inventory, host: str, have: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,37 +6,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from .._servers.arguments import SERVERS, TEMPO, each
 from .names import NAMES
-
-_CONNECTION: dict[str, Any] = {
-    "url": {"type": "str", "required": True},
-    "ca_file": {"type": "str", "default": ""},
-    "client_cert": {"type": "str", "default": ""},
-    "client_key": {"type": "str", "default": "", "no_log": False},
-    "username": {"type": "str", "default": ""},
-    "password": {"type": "str", "default": "", "no_log": True},
-    "tenant": {"type": "str", "default": ""},
-}
-
-
-def _servers(**more: Any) -> dict[str, Any]:
-    return {"type": "list", "elements": "dict", "default": [], "options": {**_CONNECTION, **more}}
-
-
-def _list(**options: Any) -> dict[str, Any]:
-    return {"type": "list", "elements": "dict", "default": [], "options": options}
-
 
 SPEC: dict[str, Any] = {
     "environment": {"type": "str", "required": True},
-    "prometheus": _servers(),
-    "alertmanager": _servers(),
-    "loki": _servers(),
-    "grafana": _servers(),
-    "tempo": _servers(
-        otlp_http_url={"type": "str", "required": True},
-        otlp_grpc_endpoint={"type": "str", "required": True},
-    ),
+    "prometheus": SERVERS,
+    "alertmanager": SERVERS,
+    "loki": SERVERS,
+    "grafana": SERVERS,
+    "tempo": TEMPO,
     "minio": {
         "type": "dict",
         "options": {
@@ -45,7 +24,7 @@ SPEC: dict[str, Any] = {
             "ca_file": {"type": "str", "default": ""},
         },
     },
-    "buckets": _list(
+    "buckets": each(
         name={"type": "str", "required": True},
         consumer={"type": "str", "default": ""},
         access_key={"type": "str", "required": True, "no_log": False},
@@ -58,7 +37,7 @@ SPEC: dict[str, Any] = {
         foreign_rules={"type": "str"},
         key_deletes={"type": "bool", "no_log": False},
     ),
-    "expected_targets": _list(
+    "expected_targets": each(
         component={"type": "str", "required": True},
         address={"type": "str", "required": True},
         path={"type": "str", "default": "/metrics"},

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from .._servers.client import Client, Refused
 from . import logs, traces
-from .client import Client, Refused
 from .model import Check, NotYet, Wanted
 
 KINDS = ("prometheus", "loki", "tempo", "alertmanager")

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 from functools import partial
 
-from .client import Client
+from .._servers.client import Client
 from .model import Check, NotYet, Wanted, Wrong
 
 # Lines are looked for this far back (seconds): clocks of guests may differ, and the line is older than this run of the module.

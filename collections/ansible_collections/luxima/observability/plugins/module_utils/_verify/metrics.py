@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
-from .client import Client
+from .._servers.client import Client
 from .model import Check, NotYet, Wanted
 
 WATCHDOG = "Watchdog"

@@ -9,27 +9,8 @@ from functools import partial
 from typing import Any
 
 from .._retention import readback
-from .client import Client, Refused
+from .._retention.servers import Server
 from .model import Check, NotYet, Wanted
-
-
-class Reader:
-    """This package's client in the shape the read-back asks for."""
-
-    def __init__(self, connection: Mapping[str, Any]) -> None:
-        self._connection = connection
-        self.url = Client(connection).url
-
-    def get_json(self, path: str) -> Any:
-        return Client(self._connection).json(path)
-
-    def get_yaml(self, path: str, headers: Mapping[str, str] | None = None) -> Any:
-        tenant = (headers or {}).get("X-Scope-OrgID")
-        client = Client({**self._connection, "tenant": tenant} if tenant else self._connection)
-        try:
-            return readback.document(client.text(path))
-        except ValueError as error:
-            raise Refused("GET", self.url + path, 200, str(error)) from error
 
 
 def checks(wanted: Wanted) -> list[Check]:
@@ -38,7 +19,7 @@ def checks(wanted: Wanted) -> list[Check]:
             "retention",
             str(connection["url"]),
             frozenset({kind}),
-            partial(in_force, wanted.retention, kind, Reader(connection)),
+            partial(in_force, wanted.retention, kind, Server(connection)),
             "run site.yml again; the periods come from `platform_retention` and its overrides",
         )
         for kind in readback.READERS
@@ -47,9 +28,9 @@ def checks(wanted: Wanted) -> list[Check]:
     ]
 
 
-def in_force(plan: Mapping[str, Any], kind: str, reader: Reader) -> str:
+def in_force(plan: Mapping[str, Any], kind: str, server: Server) -> str:
     """Every period of one server is the configured one."""
-    rows = readback.READERS[kind](plan, reader)
+    rows = readback.READERS[kind](plan, server)
     wrong = [
         f"{row.data} {row.in_force} in force, configured {row.wanted} ({row.setting})"
         for row in rows

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
-from .client import Refused, Unreachable
+from .._servers.client import Refused, Unreachable
 from .model import Check, NotYet, Result, Wrong
 
 # A check that takes longer than this says what it waits for, and again after each such time (seconds).

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from .client import Client, tls_context
+from .._servers.client import Client, tls_context
 from .model import Check, NotYet, Wanted, Wrong
 
 # Objects a server writes when it starts; they do not show that data arrives.

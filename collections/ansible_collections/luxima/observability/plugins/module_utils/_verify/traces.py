@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from .client import Client, Refused, Unreachable
+from .._servers.client import Client, Refused, Unreachable
 from .model import Check, NotYet, Wanted, Wrong
 
 SERVICE = "platform-verify"
@@ -75,6 +75,13 @@ class RoundTrip:
         return f"trace {self.id} found"
 
 
+def _entry(connection: Mapping[str, Any], name: str) -> str:
+    """Where traces are sent to. Raises Wrong for a connection that does not say."""
+    if not connection.get(name):
+        raise Wrong(f"the connection of {connection['url']} has no {name}, so no trace can be sent")
+    return str(connection[name])
+
+
 def send_http(connection: Mapping[str, Any], trace: str, environment: str) -> None:
     """One span as OTLP/HTTP JSON."""
     now = time.time_ns()
@@ -90,7 +97,7 @@ def send_http(connection: Mapping[str, Any], trace: str, environment: str) -> No
         {"key": key, "value": {"stringValue": value}} for key, value in _resource(environment).items()
     ]
     body = {"resourceSpans": [{"resource": {"attributes": attributes}, "scopeSpans": [{"spans": [span]}]}]}
-    Client(connection, str(connection["otlp_http_url"])).text("/v1/traces", body=body)
+    Client(connection, _entry(connection, "otlp_http_url")).text("/v1/traces", body=body)
 
 
 def send_grpc(connection: Mapping[str, Any], trace: str, environment: str) -> None:
@@ -127,7 +134,7 @@ def send_grpc(connection: Mapping[str, Any], trace: str, environment: str) -> No
             )
         ]
     )
-    endpoint = str(connection["otlp_grpc_endpoint"])
+    endpoint = _entry(connection, "otlp_grpc_endpoint")
     metadata = []
     if connection.get("username"):
         pair = f"{connection['username']}:{connection.get('password') or ''}".encode()

@@ -58,6 +58,10 @@ def test_plan_of_the_shipped_policy() -> None:
     assert len({one["priority"] for one in plan["loki"]["retention_stream"]}) == len(streams) == 6
     assert plan["minio"] == {"archive": "60d", "database_backup": "30d", "object_storage": "14d"}
     assert plan["postgresql"] == {"audit": "90d"}
+    assert plan["copies"] == {"postgresql": "30d", "grafana": "30d", "minio": "14d", "prometheus": "14d"}
+    by_nobody = {row["class"] for row in plan["explanation"] if not row["setting"]}
+    # What an application receives, and tables that nobody named.
+    assert by_nobody == {"alert_history", "deploy_audit", "audit"}
     enforced = {(row["class"], row["store"]) for row in plan["explanation"]}
     assert {(name, store) for name, entry in POLICY.items() for store in entry["stores"]} <= enforced
 

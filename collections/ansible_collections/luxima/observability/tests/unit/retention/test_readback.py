@@ -336,3 +336,26 @@ def test_tables_are_compared_with_what_their_job_says(servers: Answers, run: Run
     shorter = run(plan=plan, postgresql=said("180d"), mode="protect")
     assert "table core.audit_log: 180d -> 90d; goes: 7 rows" in shorter["msg"]
     assert not run(plan=plan, postgresql=said("30d"), mode="protect").get("failed")
+
+
+def test_copies_are_compared_with_what_their_jobs_say(servers: Answers, run: Run) -> None:
+    def said(days: int) -> list[dict[str, Any]]:
+        job = {"keep_days": days, "copies": 9, "oldest": 1.7e9}
+        return [{"server": "db1", "report": {"postgresql": job}}, {"server": "new"}]
+
+    good = run(backup=said(30))
+    assert not good.get("failed"), good
+    rows = {(one["class"], one["in force"], one["oldest data"]) for one in good["explanation"]}
+    assert ("database_backup", "30d", "2023-11-14 22:13") in rows
+    # Nobody who could say has this job.
+    assert ("object_storage", "not asked", "not asked") in rows
+    assert ("deployment_snapshot", "when they run", "not asked") in rows
+    nobody = [one["class"] for one in good["explanation"] if one["by what"] == "nothing of the platform"]
+    assert set(nobody) == {"audit", "alert_history", "deploy_audit"}
+    assert (
+        "copies of postgresql: in force 7d, wanted 30d (timer, backup of postgresql)"
+        in run(backup=said(7))["msg"]
+    )
+    shorter = run(backup=said(60), mode="protect")
+    assert "copies of postgresql: 60d -> 30d; goes: 8 copies at most" in shorter["msg"]
+    assert not run(backup=said(30), mode="protect").get("failed")

@@ -119,6 +119,7 @@ def test_the_test_alert_is_over_afterwards(
             "buckets", {"bucket": {"secret_key": "wrong-password"}}, "SignatureDoesNotMatch", id="wrong-key"
         ),
         pytest.param("traces", {"otlp": True}, "OTLP/gRPC at 127.0.0.1:", id="no-otlp"),
+        pytest.param("traces", {"otlp": False}, "has no otlp_http_url", id="otlp-unknown"),
     ],
 )
 def test_what_is_broken_is_found(
@@ -146,14 +147,9 @@ def test_what_is_broken_is_found(
     if "bucket" in change:
         arguments["buckets"] = [{**connections["buckets"][0], **change["bucket"]}]
     if "otlp" in change:
-        dead = platform.port("dead")
-        arguments["tempo"] = [
-            {
-                **connections["tempo"][0],
-                "otlp_http_url": f"http://127.0.0.1:{dead}",
-                "otlp_grpc_endpoint": f"127.0.0.1:{dead}",
-            }
-        ]
+        dead = f"127.0.0.1:{platform.port('dead')}" if change["otlp"] else ""
+        http = f"http://{dead}" if dead else ""
+        arguments["tempo"] = [{**connections["tempo"][0], "otlp_http_url": http, "otlp_grpc_endpoint": dead}]
     answer = run(**arguments)
     assert answer["failed"] is True
     assert words in answer["msg"]

@@ -1,6 +1,6 @@
 # Copyright: luxima.observability contributors
 # GNU General Public License v3.0+ (see LICENSE)
-"""HTTP to one server of the platform. The only file here that opens a connection of its own over HTTP."""
+"""HTTP to one server of the platform."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Client:
 
     def __init__(self, connection: Mapping[str, Any], url: str = "") -> None:
         self.url = (url or str(connection["url"])).rstrip("/")
-        self._headers = {"User-Agent": "luxima.observability.verify", "Accept": "application/json"}
+        self._headers = {"User-Agent": "luxima.observability", "Accept": "application/json"}
         if connection.get("username"):
             pair = f"{connection['username']}:{connection.get('password') or ''}"
             self._headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()

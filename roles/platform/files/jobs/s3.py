@@ -1,6 +1,6 @@
 # Copyright: luxima.observability contributors
 # GNU General Public License v3.0+ (see LICENSE)
-"""An S3 server, as far as copies need it: signed requests (AWS signature 4) with retries. Safe to share between threads."""
+"""An S3 server, as far as jobs need it: signed requests (AWS signature 4) with retries. Safe to share between threads."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from .errors import BackupError, Gone
+from .errors import Gone, JobError
 
 ATTEMPTS = 6
 TIMEOUT = 60.0
@@ -53,7 +53,7 @@ class S3:
         self.url = str(connection["url"]).rstrip("/")
         place = urllib.parse.urlsplit(self.url)
         if place.scheme not in ("http", "https") or not place.hostname:
-            raise BackupError(
+            raise JobError(
                 f"{self.url!r} is no URL of an S3 server; write for example https://192.0.2.10:9000"
             )
         self._secure = place.scheme == "https"
@@ -137,7 +137,7 @@ class S3:
         headers: Mapping[str, str] | None = None,
         body: bytes = b"",
     ) -> Answer:
-        """The answer of a request that was done. Raises Gone for 404, else BackupError; what may pass is tried again."""
+        """The answer of a request that was done. Raises Gone for 404, else JobError; what may pass is tried again."""
         encoded = "&".join(f"{quote(key)}={quote(value)}" for key, value in sorted((query or {}).items()))
         where = f"{method} {self.url}{path}"
         why = ""
@@ -147,9 +147,7 @@ class S3:
             try:
                 answer = self._once(method, path, encoded, headers or {}, body)
             except ssl.SSLCertVerificationError as error:
-                raise BackupError(
-                    f"{where}: the certificate is not trusted: {error.verify_message}"
-                ) from None
+                raise JobError(f"{where}: the certificate is not trusted: {error.verify_message}") from None
             except (OSError, http.client.HTTPException) as error:
                 why = str(error) or type(error).__name__
                 continue
@@ -161,7 +159,7 @@ class S3:
             why = f"{answer.status} {code}".strip()
             if answer.status < 500 and answer.status not in (408, 409, 429):
                 break
-        raise BackupError(f"{where}: {why}")
+        raise JobError(f"{where}: {why}")
 
     # Buckets and objects
 
@@ -205,7 +203,7 @@ class S3:
             headers["if-match"] = f'"{etag}"'
         try:
             return self.request("GET", self._path(bucket, key), headers=headers)
-        except BackupError as error:
+        except JobError as error:
             if ": 412" in str(error):
                 raise Gone(f"{bucket}/{key} was replaced while it was read") from None
             raise
@@ -227,7 +225,7 @@ class S3:
                 ElementTree.SubElement(entry, "ETag").text = answer.headers["etag"]
             answer = self.request("POST", path, {"uploadId": upload}, body=ElementTree.tostring(done))
             if _code(answer.body):
-                raise BackupError(f"{self.url}{path}: {_code(answer.body)}")
+                raise JobError(f"{self.url}{path}: {_code(answer.body)}")
         except BaseException:
             self.request("DELETE", path, {"uploadId": upload})
             raise
@@ -240,7 +238,7 @@ def _tree(body: bytes) -> ElementTree.Element:
     try:
         return ElementTree.fromstring(body)  # noqa: S314
     except ElementTree.ParseError as error:
-        raise BackupError(f"that is no answer of an S3 server: {error}") from None
+        raise JobError(f"that is no answer of an S3 server: {error}") from None
 
 
 def _text(node: ElementTree.Element, name: str) -> str:

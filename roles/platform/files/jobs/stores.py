@@ -1,6 +1,6 @@
 # Copyright: luxima.observability contributors
 # GNU General Public License v3.0+ (see LICENSE)
-"""Where copies lie: a directory, or a bucket of an S3 server. Both know names with slashes and whole contents."""
+"""Where jobs write: a directory, or a bucket of an S3 server. Both know names with slashes and whole contents."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from .errors import BackupError, Gone
+from .errors import Gone, JobError
 from .s3 import S3
 
 _HALF = ".half-"
@@ -45,7 +45,7 @@ class Directory:
                 os.fsync(stream.fileno())
             half.replace(file)
         except OSError as error:
-            raise BackupError(f"{file}: {error.strerror}") from None
+            raise JobError(f"{file}: {error.strerror}") from None
 
     def get(self, name: str) -> bytes:
         try:
@@ -53,7 +53,7 @@ class Directory:
         except FileNotFoundError:
             raise Gone(f"{self._path / name} is not there") from None
         except OSError as error:
-            raise BackupError(f"{self._path / name}: {error.strerror}") from None
+            raise JobError(f"{self._path / name}: {error.strerror}") from None
 
     def delete(self, name: str) -> None:
         (self._path / name).unlink(missing_ok=True)
@@ -97,4 +97,4 @@ def store(target: Mapping[str, Any], secret_key: str) -> Store:
         return Directory(str(target["directory"]))
     if target.get("url"):
         return Bucket(S3(target, secret_key), str(target["bucket"]))
-    raise BackupError("the target has neither `directory` nor `url`")
+    raise JobError("the target has neither `directory` nor `url`")
