@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ENV ?= lab
 NAME ?= default
+PARTS ?=
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 help: ## list the targets
@@ -54,8 +55,8 @@ test-all: setup ## CI and the long scenarios
 	@.cache/bench/bin/python -m pip install --quiet --disable-pip-version-check -r bench/requirements.txt
 	@touch $@
 
-bench: setup .cache/bench/.installed ## measure beside the usual ways, on a lab of its own; reports/bench.json
-	@$(BIN)/python -m bench
+bench: setup .cache/bench/.installed ## measure beside the usual ways, on a lab of its own; reports/bench.json (PARTS=changes: that part)
+	@$(BIN)/python -m bench $(PARTS)
 
 bench-guests: setup .cache/bench/.installed ## making guests, beside the modules of community.proxmox in loops; reports/bench-guests.json
 	@$(BIN)/python -m bench.guests

@@ -7,6 +7,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import shlex
 import subprocess
 import threading
 import time
@@ -65,7 +66,10 @@ class Prober:
 
 @dataclass(frozen=True)
 class Change:
-    """A change of one component. `variables` makes another one each time; `seen` says whether an answer shows it."""
+    """A change of one component. `variables` makes another one each time.
+
+    `seen` says whether an answer shows it: the answer, the mark, and what the same page said before.
+    """
 
     name: str
     component: str
@@ -73,13 +77,18 @@ class Change:
     ready: str
     page: str
     variables: Callable[[str], dict[str, Any]]
-    seen: Callable[[str, str, float], bool]
+    seen: Callable[[str, str, str], bool]
     restarts: bool
 
 
-def _started(answer: str, _mark: str, after: float) -> bool:
-    found = re.search(r"^process_start_time_seconds (\S+)", answer, re.MULTILINE)
-    return found is not None and float(found[1]) > after
+def _start(page: str) -> str:
+    # Counted from a boot time in whole seconds, so it says which process this is but not when it began.
+    found = re.search(r"^process_start_time_seconds (\S+)", page, re.MULTILINE)
+    return found[1] if found else ""
+
+
+def _started(answer: str, _mark: str, before: str) -> bool:
+    return _start(answer) not in ("", _start(before))
 
 
 CHANGES = [
@@ -90,7 +99,7 @@ CHANGES = [
         "/-/ready",
         "/api/v1/status/config",
         lambda mark: {"prometheus_config": {"global": {"external_labels": {"bench": mark}}}},
-        lambda answer, mark, _after: mark in answer,
+        lambda answer, mark, _before: mark in answer,
         restarts=False,
     ),
     Change(
@@ -99,8 +108,8 @@ CHANGES = [
         9093,
         "/-/ready",
         "/api/v2/status",
-        lambda mark: {"alertmanager_config": {"global": {"resolve_timeout": f"{mark[-5:].lstrip('0')}s"}}},
-        lambda answer, mark, _after: duration(int(mark[-5:])) in answer,
+        lambda mark: {"alertmanager_config": {"global": {"resolve_timeout": f"{int(mark[-5:]) + 1}s"}}},
+        lambda answer, mark, _before: f"resolve_timeout: {duration(int(mark[-5:]) + 1)}\\n" in answer,
         restarts=False,
     ),
     Change(
@@ -128,10 +137,12 @@ QUICK = CHANGES[:1]
 
 
 def duration(seconds: int) -> str:
-    """As Go's servers write it: 1h2m3s."""
+    """As Prometheus' family writes it: 1d2h3m4s."""
     hours, rest = divmod(seconds, 3600)
+    days, hours = divmod(hours, 24)
     minutes, seconds = divmod(rest, 60)
-    return "".join(f"{n}{unit}" for n, unit in ((hours, "h"), (minutes, "m"), (seconds, "s")) if n)
+    parts = ((days, "d"), (hours, "h"), (minutes, "m"), (seconds, "s"))
+    return "".join(f"{n}{unit}" for n, unit in parts if n)
 
 
 def address() -> str:
@@ -153,7 +164,8 @@ def effect(change: Change) -> Json:
     mark, base = str(next(_numbers)), f"http://{address()}:{change.port}"
     command = deploy(change.component, change.variables(mark))
     with Prober(base + change.ready) as prober:
-        wall, start = time.time(), time.monotonic()
+        before = text(base + change.page) or ""
+        start = time.monotonic()
         process = subprocess.Popen(
             command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
@@ -163,7 +175,7 @@ def effect(change: Change) -> Json:
         shown = None
         while shown is None and (process.poll() is None or time.monotonic() - start < 60):
             answer = text(base + change.page)
-            if answer is not None and change.seen(answer, mark, wall):
+            if answer is not None and change.seen(answer, mark, before):
                 shown = time.monotonic() - start
             time.sleep(STEP)
         process.wait()
@@ -183,7 +195,7 @@ def on_server(script: str) -> list[str]:
     told = facts()
     return [
         "ssh",
-        *told["ansible_ssh_common_args"].split(),
+        *shlex.split(told["ansible_ssh_common_args"]),
         *("-i", told["ansible_ssh_private_key_file"]),
         *("-o", "ControlMaster=auto", "-o", "ControlPersist=60s"),
         *("-o", f"ControlPath={told['lab_state_dir']}/bench-%C"),
@@ -198,9 +210,12 @@ def bare_restart(change: Change) -> Json:
     url = f"http://{address()}:{change.port}{change.ready}"
     page = f"http://{address()}:{change.port}{change.page}"
     with Prober(url) as prober:
-        wall, start = time.time(), time.monotonic()
+        before = text(page) or ""
+        start = time.monotonic()
         subprocess.run(on_server(f"systemctl restart {change.component}"), check=True, capture_output=True)
-        while not _started(text(page) or "", "", wall):
+        while not _started(text(page) or "", "", before):
+            if time.monotonic() - start > 60:
+                raise Failed(f"{change.name}: not back a minute after `systemctl restart`")
             time.sleep(STEP)
         seconds = time.monotonic() - start
         # The last answer counts too.

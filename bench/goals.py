@@ -36,8 +36,8 @@ def goals(report: Json) -> list[Goal]:
     found: list[Goal] = []
     ping, ours, empty = minimum(ONE, "ping"), minimum(ONE, "deploy"), minimum(ONE, "empty play")
     if ping is not None and ours is not None:
-        found.append(Goal("1 host, 10 components: s above a ping play", ours - ping, 2))
-        found.append(Goal("1 host, 10 components: task callbacks", rows[ONE, "deploy"]["tasks"], 20))
+        found.append(Goal(f"{ONE}: s above a ping play", ours - ping, 2))
+        found.append(Goal(f"{ONE}: task callbacks", rows[ONE, "deploy"]["tasks"], 20))
     sent = report.get("traffic", {}).get("deploy")
     if sent:
         found.append(Goal("requests per host", sent["requests"] / max(sent["hosts"], 1), 1))
@@ -62,7 +62,7 @@ def goals(report: Json) -> list[Goal]:
         found.append(Goal(f"{NAMES[2]} hosts, 3 components: s", many, 6))
         found.append(Goal("s per added host", (many - few) / (NAMES[2] - NAMES[1]), 0.12))
     shares = {row["hosts"]: row["proportional MiB"] for row in report.get("forks", [])}
-    if len(shares) > 1:
+    if shares:
         first, last = (shares[names(count)] for count in (NAMES[0], NAMES[-1]))
         found.append(Goal(f"memory of a fork, {NAMES[-1]} hosts against {NAMES[0]}", last / first, 1.1))
     return [*found, *_of_changes(report.get("changes", {}))]

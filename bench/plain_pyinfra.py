@@ -1,6 +1,6 @@
 # Copyright: luxima.observability contributors
 # GNU General Public License v3.0+ (see LICENSE)
-"""The same work as plain.yml for pyinfra; what each host runs is in its data."""
+"""The same work as plain.yml for pyinfra, in places of its own; what each host runs is in its data."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COMPONENTS = {
 UNIT = """[Unit]
 Description=Plain {name}
 [Service]
-User=plain-{name}
+User=plain-p-{name}
 ExecStart=/bin/sleep infinity
 [Install]
 WantedBy=multi-user.target
@@ -35,7 +35,7 @@ for name in host.loop(list(COMPONENTS)):
     if name not in host.data.get("components"):
         continue
     directories, configurations = COMPONENTS[name]
-    user, base = f"plain-{name}", f"/var/lib/plain/{name}"
+    user, base = f"plain-p-{name}", f"/var/lib/plain/p-{name}"
     server.group(name=f"{name}: group", group=user, system=True)
     server.user(name=f"{name}: user", user=user, group=user, system=True, create_home=False)
     for number in host.loop(range(directories)):
@@ -53,7 +53,7 @@ for name in host.loop(list(COMPONENTS)):
     files.put(
         name=f"{name}: unit",
         src=io.StringIO(UNIT.format(name=name)),
-        dest=f"/etc/systemd/system/plain-{name}.service",
+        dest=f"/etc/systemd/system/{user}.service",
         mode="644",
     )
-    systemd.service(name=f"{name}: service", service=f"plain-{name}.service", running=True, enabled=True)
+    systemd.service(name=f"{name}: service", service=f"{user}.service", running=True, enabled=True)

@@ -20,7 +20,7 @@ GUESTS = {"obs": 11, "agent1": 21, "agent2": 22, "docker1": 31}
 # Components whose files are the same on every host, so that a host may have many names.
 AGENTS = ["node_exporter", "cadvisor", "blackbox_exporter"]
 NAMES = (4, 16, 32)
-ONE, FOUR = "1 host, 10 components", "4 hosts, all components"
+ONE, FOUR = "1 host, 12 components", "4 hosts, all components"
 LOGS_ONE, LOGS_FOUR = "1 host, 3 components", "4 hosts, logs and traces"
 
 
@@ -28,15 +28,6 @@ def facts() -> dict[str, Any]:
     """What the lab says of itself."""
     found: dict[str, Any] = instance.inventory(instance.load())["all"]["vars"]
     return found
-
-
-def containers(scratch: Path) -> None:
-    """From now on the lab is measured without its virtual machine, which would be emulated beside everything else."""
-    place, lab = scratch / "lab", ROOT / "inventories" / "lab"
-    place.mkdir()
-    for name in ("00-platform.yml", "10-instance", "hosts.yml", "group_vars"):
-        (place / name).symlink_to(lab / name)
-    LAB[:] = ["-i", str(place)]
 
 
 def names(count: int) -> str:
@@ -147,7 +138,7 @@ def others(scratch: Path) -> list[Case]:
             **{f"{name}_version": item.version for name, item in known.items()},
         }
     )
-    rivals = (*LAB, "-i", "bench/inventory/rivals.yml")
+    rivals = compared()
     roles = playbook(*rivals, "bench/rivals.yml", "-e", given)
     (bundled,) = OTHERS.glob("lib/python*/site-packages/ansible_collections")
     paths = {"ANSIBLE_COLLECTIONS_PATH": f"{ROOT / 'collections'}:{bundled.parent}"}
@@ -172,6 +163,18 @@ def others(scratch: Path) -> list[Case]:
     return found
 
 
+def compared() -> tuple[str, ...]:
+    """The inventory with the guests of the compared roles."""
+    return (*LAB, "-i", "bench/inventory/rivals.yml")
+
+
+def remove_others() -> None:
+    """Takes off the lab what the usual ways made."""
+    execute(playbook(*LAB, "bench/plain_remove.yml"))
+    words = ("playbooks/provision.yml", "--limit", "localhost,rivals", "-e", "rivals_state=absent")
+    execute(playbook(*compared(), *words))
+
+
 def prepare(cases: list[Case], scratch: Path) -> None:
     """Every case once, unmeasured: what has to be made is made, and connections stand."""
     made: set[str] = set()
@@ -189,7 +192,7 @@ def turns(cases: list[Case], scratch: Path, runs: int, slow_runs: int) -> None:
     """Cases take turns, so that other work on the machine meets all of them alike."""
     for turn in range(max(runs, slow_runs)):
         for case in cases:
-            if turn < (slow_runs if case.slow else runs):
+            if turn < (slow_runs if case.slow else runs) and not case.failed:
                 say(f"turn {turn + 1} of {max(runs, slow_runs)}: {case.hosts}, {case.name}")
                 run(case, scratch)
 
@@ -197,14 +200,15 @@ def turns(cases: list[Case], scratch: Path, runs: int, slow_runs: int) -> None:
 def summary(cases: list[Case]) -> list[Json]:
     """One row per case; the ratio says how many times as long as `deploy` on the same hosts it takes."""
     table = []
-    for case in cases:
-        base = next(other for other in cases if other.hosts == case.hosts and other.name == "deploy")
+    measured = [case for case in cases if case.seconds]
+    for case in measured:
+        bases = [other for other in measured if other.hosts == case.hosts and other.name == "deploy"]
         table.append(
             {
                 "hosts": case.hosts,
                 "case": case.name,
                 **spread(case.seconds),
-                "ratio": round(min(case.seconds) / min(base.seconds), 2),
+                "ratio": round(min(case.seconds) / min(bases[0].seconds), 2) if bases else None,
                 "tasks": case.counts.get("tasks"),
                 "results": case.counts.get("results"),
             }

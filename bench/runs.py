@@ -18,8 +18,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 # What else is measured, installed by `make bench`.
 OTHERS = ROOT / ".cache" / "bench"
-# The inventory that is measured: the lab's own, or one without its virtual machine (containers()).
-# Without the virtual machine: emulated, it would be all that is measured.
+# The lab without its virtual machine: emulated, it would be all that is measured.
 LAB = [
     word
     for name in ("00-platform.yml", "10-instance", "hosts.yml")
@@ -44,6 +43,8 @@ class Case:
     slow: bool = False
     seconds: list[float] = field(default_factory=list)
     counts: Json = field(default_factory=dict)
+    # Why it did not run to its end; then it is left out from there on.
+    failed: str = ""
 
 
 def say(text: str) -> None:
@@ -79,7 +80,15 @@ def execute(command: list[str], **more: str) -> tuple[float, str]:
 
 
 def run(case: Case, scratch: Path) -> None:
-    """Runs the case once; keeps its time and counts."""
+    """Runs the case once; keeps its time and counts, or why it failed."""
+    try:
+        _run(case, scratch)
+    except Failed as error:
+        case.failed = str(error)
+        print(f"\n{case.hosts}, {case.name}: {error}", file=sys.stderr)
+
+
+def _run(case: Case, scratch: Path) -> None:
     counts = scratch / "counts.json"
     counts.unlink(missing_ok=True)
     seconds, _ = execute(

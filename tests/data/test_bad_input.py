@@ -366,6 +366,27 @@ def test_tags_restrict_the_check_and_a_word_nobody_knows_is_a_fault(tmp_path: Pa
     assert "did you mean promtail?" in result["msg"]
 
 
+@pytest.mark.parametrize(
+    ("change", "arguments"),
+    [
+        pytest.param(None, ["-e", "loki_max_stream=5", "--tags", "artifacts"], id="of the run"),
+        pytest.param("loki_max_stream: 5\n", ["-e", "platform_render_dir={}"], id="of a host"),
+    ],
+)
+def test_a_deployment_without_validation_refuses_a_misspelt_variable_too(
+    tmp_path: Path, change: str | None, arguments: list[str]
+) -> None:
+    inventory = copied(tmp_path, "development")
+    if change:
+        host_vars("dev-obs1", change)(inventory)
+    words = [word.format(tmp_path / "rendered") for word in arguments]
+    code, output, _ = play(inventory, *words, playbook="playbooks/deploy.yml")
+    assert code != 0
+    told = " ".join(output.split())
+    assert "loki_max_stream: no such variable; did you mean loki_max_streams?" in told, output
+    assert not (tmp_path / "rendered").exists()
+
+
 def test_an_inventory_without_the_shared_facts_is_told_so(tmp_path: Path) -> None:
     inventory = copied(tmp_path)
     (inventory / "00-platform.yml").unlink()

@@ -17,6 +17,7 @@ from ansible_collections.luxima.observability.plugins.module_utils._artifacts.en
     ArtifactsError,
     Engine,
 )
+from ansible_collections.luxima.observability.plugins.plugin_utils.spelling import refuse_unknown
 
 display = Display()
 
@@ -30,6 +31,8 @@ class ActionModule(ActionBase):
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
+        # Before anything is fetched or built; hosts' own variables are looked at where they are used.
+        refuse_unknown(task_vars or {}, "this run")
         _, params = self.validate_argument_spec(argument_spec=ARGUMENTS)
         try:
             return Engine(options(params, check=self._task.check_mode), display.display).run()

@@ -34,6 +34,7 @@ from ansible_collections.luxima.observability.plugins.module_utils._component.re
 )
 from ansible_collections.luxima.observability.plugins.module_utils._component.rollout import Rollout, Stopped
 from ansible_collections.luxima.observability.plugins.plugin_utils.ready import wait_until_managed
+from ansible_collections.luxima.observability.plugins.plugin_utils.spelling import refuse_unknown
 
 Json = dict[str, Any]
 
@@ -59,6 +60,7 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(
                 f"component {name} on {self._subject}: a transaction cannot run in the background; remove `async`"
             )
+        refuse_unknown(self._vars, self._subject)
         try:
             record = parse(building.plain(self._task.args))
             result = self._run(record)

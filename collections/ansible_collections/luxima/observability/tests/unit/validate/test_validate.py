@@ -7,6 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from ansible.parsing.dataloader import DataLoader
 from ansible_collections.luxima.observability.plugins.module_utils._validate import (
     faults,
     groups,
@@ -91,3 +92,15 @@ def test_a_secret_is_not_shown() -> None:
 def test_where_a_variable_is_written(tmp_path: Path) -> None:
     (tmp_path / "a.yml").write_text("---\n# x_y: 1\nx_yz: 2\nh: {x_y: 1}\n")
     assert places.definitions([str(tmp_path)], "x_y") == [f"{tmp_path}/a.yml:4"]
+
+
+def test_names_read_as_text_are_those_that_the_roles_have() -> None:
+    roles = places.beside(str(Path(schema.__file__).parent), "roles")
+    assert roles is not None
+    loader = DataLoader()
+    parsed = {
+        name for role in schema.read_roles(roles, loader.load_from_file).values() for name in role.names
+    }
+    registered = schema.names(roles) - parsed
+    assert schema.names(roles) >= parsed
+    assert registered == {"guests_result", "retention_report"}

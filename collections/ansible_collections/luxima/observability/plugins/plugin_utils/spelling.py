@@ -1,0 +1,45 @@
+# Copyright: luxima.observability contributors
+# GNU General Public License v3.0+ (see LICENSE)
+"""Misspelt variables, found where `validate` has not been run: by the actions, from the names alone."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ansible import constants as C
+from ansible.errors import AnsibleActionFail
+from ansible_collections.luxima.observability.plugins.module_utils._validate import places, schema
+
+
+def refuse_unknown(variables: Mapping[str, Any], subject: str) -> None:
+    """AnsibleActionFail when a host has a variable with a component's prefix that no role knows."""
+    components = variables.get("platform_components")
+    if not isinstance(components, list):
+        # A playbook of somebody's own, without the inventory plugin.
+        return
+    found = schema.unknown(variables, _known(), components, subject)
+    if found:
+        told = "; ".join(f"{fault.variable}: {fault.text}" for fault in found)
+        raise AnsibleActionFail(f"{subject}: {told}. Nothing was touched.")
+
+
+def _known() -> set[str]:
+    """Read once by a run, whichever of its processes comes first."""
+    kept = Path(C.DEFAULT_LOCAL_TMP) / "luxima" / "names.json"
+    try:
+        return set(json.loads(kept.read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError):
+        pass
+    roles = places.beside(__file__, "roles")
+    known = schema.switches(places.beside(__file__, "playbooks"))
+    if roles is not None:
+        known |= schema.names(roles)
+    kept.parent.mkdir(mode=0o700, exist_ok=True)
+    temporary = kept.with_suffix(f".{os.getpid()}")
+    temporary.write_text(json.dumps(sorted(known)), encoding="utf-8")
+    temporary.replace(kept)
+    return known
