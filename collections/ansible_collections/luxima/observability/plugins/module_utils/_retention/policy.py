@@ -596,7 +596,7 @@ def _explanation(
                 why += f".store_periods.{store}"
             if store in UNENFORCED:
                 why += ": decided by the application that receives it"
-            # How the server's own answer calls it; a row for each table.
+            # How the answers of servers and jobs call a row -> what enforces it; a row for each table and each job.
             settings = {selectors.render(one.matchers) if store == "loki" else "": _SETTINGS.get(store, "")}
             told = "when they run" if store == "proxmox" else ""
             if store == "postgresql" and tables.get(one.name):
