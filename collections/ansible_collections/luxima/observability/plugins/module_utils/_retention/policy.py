@@ -415,6 +415,12 @@ def _analyse(
     return _ranked(classes), periods, faults
 
 
+def kept_in(store: str, policy: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> set[str]:
+    """Names of the classes that a store keeps, as far as the policy can be read."""
+    stores = {name: entry.get("stores") for name, entry in _merged(policy, overrides or {}, []).items()}
+    return {name for name, found in stores.items() if isinstance(found, (list, tuple)) and store in found}
+
+
 def problems(
     policy: Mapping[str, Any],
     overrides: Mapping[str, Any] | None = None,

@@ -244,12 +244,13 @@ def _retention(inventory: Inventory, values: Mapping[str, Mapping[str, Any]]) ->
 
 def _copies(host: str, have: Mapping[str, Any], found: Findings) -> None:
     """Copies that nothing says the period of, and those that are lost with the guest they are taken of."""
-    # Only what could be evaluated, and is selected; a policy without a plan is told elsewhere.
-    jobs, plan = have.get("backup_jobs") or [], have.get("platform_retention_plan")
+    # Only what could be evaluated.
+    policy, overrides = have.get("platform_retention"), have.get("platform_retention_overrides")
+    kept = retention.kept_in("minio", policy, overrides) if policy else set(retention.COPIES)
     own = []
-    for job in jobs:
+    for job in have.get("backup_jobs") or []:
         name = next(name for name, copied in retention.COPIES.items() if job in copied)
-        if isinstance(plan, Mapping) and job not in plan["copies"]:
+        if name not in kept:
             text = f"says how long copies of {job} are kept, which group backup takes; the class is missing, or has no store minio"
             found.faults.append(Fault(f"platform_retention.{name}", host, text))
         variable = "backup_minio_target" if job == "minio" else "backup_target"
