@@ -355,6 +355,19 @@ def test_copies_that_are_lost_with_their_guest_are_a_warning_unless_accepted(tmp
     assert "lost with it" not in play(PROJECT / "inventories" / "production")[1]
 
 
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [("", True), ("guest_firewall: closed\nplatform_operator_networks: [192.0.2.0/24]\n", False)],
+)
+def test_a_port_that_deletes_series_is_a_warning(more: str, told: bool, tmp_path: Path) -> None:
+    inventory = copied(tmp_path)
+    append(ALL, f"prometheus_admin_api: true\n{more}")(inventory)
+    code, output, _ = play(inventory)
+    assert code == 0, output
+    words = " ".join(output.split())
+    assert ("prometheus_admin_api of stg-obs1: whoever reaches the port may delete series" in words) is told
+
+
 def test_tags_restrict_the_check_and_a_word_nobody_knows_is_a_fault(tmp_path: Path) -> None:
     inventory = copied(tmp_path)
     edit(SECRETS, r"^grafana_admin_password: !vault \|\n(  .*\n)+", "")(inventory)

@@ -103,6 +103,8 @@ def inspect(inventory: Inventory) -> Findings:
     found.faults += _retention(inventory, values)
     for host in inventory.groups.get("backup", []):
         _copies(host, values.get(host, {}), found)
+    for host in inventory.groups.get("prometheus", []):
+        _deletes(host, values.get(host, {}), found)
     if chosen == components:
         found.faults += _hypervisor(inventory)
     return found
@@ -240,6 +242,14 @@ def _retention(inventory: Inventory, values: Mapping[str, Mapping[str, Any]]) ->
                 Fault(variable if named else "platform_retention", host, text if named else problem)
             )
     return faults
+
+
+def _deletes(host: str, have: Mapping[str, Any], found: Findings) -> None:
+    """A Prometheus that deletes series for whoever reaches its port."""
+    local = str(have.get("prometheus_listen_address", "")) in ("127.0.0.1", "::1", "localhost")
+    if have.get("prometheus_admin_api") and not local and have.get("guest_firewall") != "closed":
+        text = "whoever reaches the port may delete series; close the guest's firewall (guest_firewall: closed), let Prometheus listen on 127.0.0.1, or leave the interface closed: copies then lack the newest hours"
+        found.risks.append(Fault("prometheus_admin_api", host, text))
 
 
 def _copies(host: str, have: Mapping[str, Any], found: Findings) -> None:
