@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import http.client
 import itertools
 import json
 import math
@@ -32,7 +33,8 @@ def text(url: str, timeout: float = 1) -> str | None:
     try:
         with urllib.request.urlopen(url, timeout=timeout) as answer:
             return str(answer.read().decode())
-    except (urllib.error.URLError, OSError):
+    except (urllib.error.URLError, http.client.HTTPException, OSError):
+        # Ended in the middle of its answer, too.
         return None
 
 
