@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+import http.client
 import itertools
 import json
+import math
 import re
 import shlex
 import subprocess
@@ -22,6 +24,8 @@ from bench.runs import LAB, ROOT, Failed, Json, environment, execute, playbook, 
 
 # Seconds between two questions of the prober.
 STEP = 0.02
+# Seconds until a server counts as gone.
+PATIENCE = 60
 _numbers = itertools.count(int(time.time()))
 
 
@@ -29,7 +33,8 @@ def text(url: str, timeout: float = 1) -> str | None:
     try:
         with urllib.request.urlopen(url, timeout=timeout) as answer:
             return str(answer.read().decode())
-    except (urllib.error.URLError, OSError):
+    except (urllib.error.URLError, http.client.HTTPException, OSError):
+        # Ended in the middle of its answer, too.
         return None
 
 
@@ -38,13 +43,15 @@ class Prober:
 
     def __init__(self, url: str) -> None:
         self.url, self.longest, self.refused = url, 0.0, 0
+        self._ended = math.inf
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._ask)
 
     def _ask(self) -> None:
         last = time.monotonic()
         following = last
-        while not self._end.is_set():
+        # The silence that lasts until after the block counts too.
+        while not (self._end.is_set() and last > self._ended) and time.monotonic() < self._ended + PATIENCE:
             if text(self.url, 5) is None:
                 self.refused += 1
             else:
@@ -60,6 +67,7 @@ class Prober:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._ended = time.monotonic()
         self._end.set()
         self._thread.join()
 
@@ -159,10 +167,15 @@ def ping() -> float:
     return seconds
 
 
-def effect(change: Change) -> Json:
-    """Makes the change; seconds until the server shows it, and the longest silence meanwhile."""
+def effect(change: Change, kept: dict[str, Json]) -> Json:
+    """Makes the change; seconds until the server shows it, and the longest silence meanwhile.
+
+    `kept` has the variables of earlier changes by component: only this one is made.
+    """
     mark, base = str(next(_numbers)), f"http://{address()}:{change.port}"
-    command = deploy(change.component, change.variables(mark))
+    variables = kept.setdefault(change.component, {})
+    variables.update(change.variables(mark))
+    command = deploy(change.component, variables)
     with Prober(base + change.ready) as prober:
         before = text(base + change.page) or ""
         start = time.monotonic()
@@ -173,7 +186,7 @@ def effect(change: Change) -> Json:
         reader = threading.Thread(target=lambda: told.extend(process.stdout or []))
         reader.start()
         shown = None
-        while shown is None and (process.poll() is None or time.monotonic() - start < 60):
+        while shown is None and (process.poll() is None or time.monotonic() - start < PATIENCE):
             answer = text(base + change.page)
             if answer is not None and change.seen(answer, mark, before):
                 shown = time.monotonic() - start
@@ -214,18 +227,17 @@ def bare_restart(change: Change) -> Json:
         start = time.monotonic()
         subprocess.run(on_server(f"systemctl restart {change.component}"), check=True, capture_output=True)
         while not _started(text(page) or "", "", before):
-            if time.monotonic() - start > 60:
+            if time.monotonic() - start > PATIENCE:
                 raise Failed(f"{change.name}: not back a minute after `systemctl restart`")
             time.sleep(STEP)
         seconds = time.monotonic() - start
-        # The last answer counts too.
-        time.sleep(4 * STEP)
     return {"effect": seconds, "silence": prober.longest}
 
 
-def revert() -> Json:
+def revert(kept: dict[str, Json]) -> Json:
     """A release that answers, but not with what it is for: taken back. Two restarts, and the longest silence of them."""
     variables = {"node_exporter_disabled_collectors": ["meminfo"], "node_exporter_ready_timeout": 2}
+    variables.update(kept.get("node_exporter", {}))
     with Prober(f"http://{address()}:9100/") as prober:
         start = time.monotonic()
         done = subprocess.run(
@@ -248,19 +260,20 @@ def measure(runs: int, changes: list[Change], taken_back: bool = True) -> Json:
     rows: dict[str, list[Json]] = {change.name: [] for change in changes}
     floors: dict[str, list[Json]] = {change.name: [] for change in changes if change.restarts}
     reverts: list[Json] = []
+    kept: dict[str, Json] = {}
     for change in changes:
         # The first one also adds what the marks replace.
-        effect(change)
+        effect(change, kept)
     for turn in range(runs):
         pings.append(ping())
         for change in changes:
             say(f"turn {turn + 1} of {runs}: {change.name}")
             if change.restarts:
                 floors[change.name].append(bare_restart(change))
-            rows[change.name].append(effect(change))
+            rows[change.name].append(effect(change, kept))
         if taken_back:
             say(f"turn {turn + 1} of {runs}: a change that is taken back")
-            reverts.append(revert())
+            reverts.append(revert(kept))
     for component in sorted({change.component for change in changes}):
         execute(deploy(component, {}))
     found: list[Json] = []

@@ -46,15 +46,26 @@ def test_facts_of_the_platform_come_with_it(installed: Path) -> None:
     assert json.loads(listing.stdout)["_meta"]["hostvars"]["elsewhere"]["loki_port"] == 3100
 
 
-def test_a_role_runs_by_its_full_name(installed: Path) -> None:
-    (installed / "one.yml").write_text(
-        "- hosts: node_exporter\n  gather_facts: false\n  tasks:\n"
-        "    - ansible.builtin.import_role:\n        name: luxima.observability.node_exporter\n"
-    )
-    target = installed / "rendered"
-    play = run(
-        installed, "ansible-playbook", "-i", "inventory", "one.yml", "-e", f"platform_render_dir={target}"
-    )
-    assert play.returncode == 0, play.stdout + play.stderr
-    record = json.loads((target / "elsewhere" / "node_exporter" / "record.json").read_text())
+BY_ITSELF = """- hosts: node_exporter
+  gather_facts: false
+  tasks:
+    - ansible.builtin.import_role:
+        name: luxima.observability.node_exporter
+"""
+AFTER_THE_FACTS = """- hosts: node_exporter
+  gather_facts: false
+  roles: [luxima.observability.platform, luxima.observability.node_exporter]
+"""
+
+
+@pytest.mark.parametrize(
+    ("play", "inventory"), [(BY_ITSELF, "inventory"), (AFTER_THE_FACTS, "inventory/hosts.yml")]
+)
+def test_a_role_runs_by_its_full_name(installed: Path, tmp_path: Path, play: str, inventory: str) -> None:
+    """On an inventory without the plugin the role with the facts comes first."""
+    (installed / "one.yml").write_text(play)
+    words = ("one.yml", "-e", f"platform_render_dir={tmp_path}")
+    done = run(installed, "ansible-playbook", "-i", inventory, *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    record = json.loads((tmp_path / "elsewhere" / "node_exporter" / "record.json").read_text())
     assert record["name"] == "node_exporter"

@@ -16,6 +16,7 @@ requirements:
   - Named in C(callbacks_enabled) of ansible.cfg.
 """
 
+import gc
 import time
 from typing import Any
 
@@ -36,6 +37,8 @@ class CallbackModule(CallbackBase):
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
         self._started.append((play.get_name().strip(), time.monotonic()))
+        # Every task forks; what is loaded by now is no garbage, and looking through it would copy it into each fork.
+        gc.freeze()
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
         if not self._started:

@@ -159,47 +159,13 @@ predicted:
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.luxima.observability.plugins.module_utils._bucket import server
+from ansible_collections.luxima.observability.plugins.module_utils._bucket.arguments import ARGUMENTS
 from ansible_collections.luxima.observability.plugins.module_utils._bucket.run import ensure
-from ansible_collections.luxima.observability.plugins.module_utils._servers.arguments import STORAGE
-
-RULE = {
-    "id": {"type": "str", "required": True},
-    "prefix": {"type": "str", "default": ""},
-    "days": {"type": "int"},
-    "noncurrent_days": {"type": "int"},
-}
-BUCKET = {
-    "name": {"type": "str", "required": True},
-    "consumer": {"type": "str"},
-    "access_key": {"type": "str", "no_log": False},
-    "secret_key": {"type": "str", "no_log": True},
-    "prefix": {"type": "str"},
-    "versioning": {"type": "bool"},
-    "encryption": {"type": "str", "choices": ["AES256", "none"]},
-    "quota": {"type": "str"},
-    "lifecycle": {"type": "list", "elements": "dict", "options": RULE},
-    "foreign_rules": {"type": "str", "choices": ["keep", "replace"], "default": "keep"},
-    "key_deletes": {"type": "bool", "default": True, "no_log": False},
-    "retire_keys": {"type": "bool", "default": False, "no_log": False},
-}
 
 
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            "connection": {"type": "dict", "required": True, "options": STORAGE},
-            "buckets": {
-                "type": "list",
-                "elements": "dict",
-                "required": True,
-                "options": BUCKET,
-                "required_together": [["access_key", "secret_key"]],
-                "no_log": False,
-            },
-            "timeout": {"type": "float", "default": 30},
-        },
-        supports_check_mode=True,
-    )
+    """What the action does in its own process, for those who call the module itself."""
+    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     if server.MISSING:
         module.fail_json(msg=missing_required_lib("minio"), exception=server.MISSING)
     try:

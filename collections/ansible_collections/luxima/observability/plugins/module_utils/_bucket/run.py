@@ -71,7 +71,7 @@ def ensure(arguments: Mapping[str, Any], check: bool) -> dict[str, Any]:
     wanted = wanted_from(arguments["buckets"])
     server = Server(arguments["connection"], float(arguments["timeout"]))
     try:
-        present = {one.name: server.read(one) for one in wanted}
+        present = server.read(wanted)
         predicted = False
     except Unreachable:
         if not check:
@@ -105,7 +105,7 @@ def _prove(server: Server, wanted: Sequence[Wanted], changed: bool) -> None:
     """What was written is read back: a server that says yes and keeps something else is a failure."""
     if not changed:
         return
-    left = plan(wanted, {one.name: server.read(one) for one in wanted})
+    left = plan(wanted, server.read(wanted))
     if left:
         raise Refused(
             f"{server.url} accepted every change but still differs: "

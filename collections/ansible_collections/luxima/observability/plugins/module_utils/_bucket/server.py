@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from . import lifecycle
 from .plan import Change, Present, Wanted
 
+Json = dict[str, Any]
 MISSING: str | None = None
 try:
     import urllib3
@@ -114,18 +115,33 @@ class Server:
         except (MinioAdminException, InvalidResponseError, ServerError, ValueError) as error:
             raise Refused(f"cannot {verb} {thing} on {self.url}: {error}") from error
 
-    def read(self, want: Wanted) -> Present:
-        """The state of one bucket and its key."""
-        with self._saying("read", f"bucket {want.name}"):
+    def read(self, wanted: Sequence[Wanted]) -> dict[str, Present]:
+        """The state of each bucket, by name, and of its key."""
+        if not wanted:
+            return {}
+        with self._saying("read", f"bucket {wanted[0].name}"):
             # Asked with a body first: the answer to a HEAD request cannot say which credential is wrong.
             self._client.list_buckets()
+        found = {want.name: self._bucket(want) for want in wanted}
+        keys = [want for want in wanted if want.access_key]
+        if keys:
+            # Once for all keys: the answer is encrypted with a key that is slow to make on purpose.
+            with self._saying("read", f"key {keys[0].access_key}"):
+                users = json.loads(self._admin.user_list() or "{}")
+                policies = json.loads(self._admin.policy_list() or "{}")
+            for want in keys:
+                found[want.name] = self._with_key(want, found[want.name], users, policies)
+        return found
+
+    def _bucket(self, want: Wanted) -> Present:
+        with self._saying("read", f"bucket {want.name}"):
             exists = bool(self._client.bucket_exists(want.name))
             versioning = exists and self._client.get_bucket_versioning(want.name).status == ENABLED
             anonymous = exists and self._anonymous(want.name)
             rules = self._rules(want.name) if exists else lifecycle.Rules()
             encryption = self._encryption(want.name) if exists else "none"
             quota = self._quota(want.name) if exists else 0
-        here = Present(
+        return Present(
             exists=exists,
             versioning=versioning,
             anonymous=anonymous,
@@ -133,20 +149,18 @@ class Server:
             encryption=encryption,
             quota=quota,
         )
-        return self._with_key(want, here) if want.access_key else here
 
-    def _with_key(self, want: Wanted, here: Present) -> Present:
-        with self._saying("read", f"key {want.access_key}"):
-            users: dict[str, dict[str, Any]] = json.loads(self._admin.user_list() or "{}")
-            policy = self._policy(want.policy_name)
+    def _with_key(self, want: Wanted, here: Present, users: Json, policies: Json) -> Present:
         user = users.get(want.access_key)
+        with self._saying("read", f"key {want.access_key}"):
+            authenticates = user is not None and self._authenticates(want)
         return replace(
             here,
-            policy=policy,
+            policy=policies.get(want.policy_name),
             user=user is not None,
             user_enabled=(user or {}).get("status") == "enabled",
             attached=_attached(user),
-            authenticates=user is not None and self._authenticates(want),
+            authenticates=authenticates,
             predecessors=tuple(
                 sorted(
                     name
@@ -235,10 +249,6 @@ class Server:
             if error.code == "NoSuchBucketPolicy":
                 return False
             raise
-
-    def _policy(self, name: str) -> dict[str, Any] | None:
-        policies: dict[str, dict[str, Any]] = json.loads(self._admin.policy_list() or "{}")
-        return policies.get(name)
 
     def _authenticates(self, want: Wanted) -> bool:
         """Whether the server takes the secret; being denied everything still means that it does."""

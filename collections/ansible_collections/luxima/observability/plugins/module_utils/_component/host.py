@@ -48,8 +48,10 @@ class Host:
 
     # Files
 
-    def write(self, path: Path, content: bytes, mode: int = 0o600, group: str = "root") -> None:
-        """Whole or not at all, and on disk when this returns."""
+    def write(
+        self, path: Path, content: bytes, mode: int = 0o600, group: str = "root", durable: bool = True
+    ) -> None:
+        """Whole or not at all, and when `durable` on disk when this returns; else sync_tree() must follow."""
         temporary = path.with_name(f".{path.name}.new")
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
@@ -60,16 +62,18 @@ class Host:
                 stream.flush()
                 os.fchown(stream.fileno(), 0, self.gid(group))
                 os.fchmod(stream.fileno(), mode)
-                os.fsync(stream.fileno())
+                if durable:
+                    os.fsync(stream.fileno())
             temporary.replace(path)
         except BaseException:
             with contextlib.suppress(FileNotFoundError):
                 temporary.unlink()
             raise
-        self.sync_folder(path.parent)
+        if durable:
+            self.sync_folder(path.parent)
 
-    def write_json(self, path: Path, value: Any) -> None:
-        self.write(path, json.dumps(value, indent=1, sort_keys=True).encode())
+    def write_json(self, path: Path, value: Any, durable: bool = True) -> None:
+        self.write(path, json.dumps(value, indent=1, sort_keys=True).encode(), durable=durable)
 
     def sync_folder(self, path: Path) -> None:
         descriptor = os.open(path, os.O_RDONLY)
@@ -77,6 +81,15 @@ class Host:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+    def sync_tree(self, folder: Path) -> None:
+        """All files below, and the folders. After many writes this is one wait for the disk instead of one for each."""
+        for place, _folders, files in os.walk(folder):
+            for name in files:
+                path = Path(place, name)
+                if not path.is_symlink():
+                    self.sync_folder(path)
+            self.sync_folder(Path(place))
 
     def folder(self, path: Path, mode: int = 0o755) -> None:
         if not path.is_dir():

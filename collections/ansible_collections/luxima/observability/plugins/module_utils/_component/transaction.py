@@ -314,7 +314,7 @@ class Transaction:
                 continue
             place = folder / path
             host.folder(place.parent)
-            host.write(place, content, 0o600 if spec["secret"] else 0o644)
+            host.write(place, content, 0o600 if spec["secret"] else 0o644, durable=False)
         for entry in want["live"]:
             place = folder / "etc" / entry["path"]
             host.folder(place.parent)
@@ -324,7 +324,7 @@ class Transaction:
                 lacking.append(spec["sha256"])
         if lacking:
             raise Missing(sorted(set(lacking)))
-        host.write_json(folder / "manifest.json", want)
+        host.write_json(folder / "manifest.json", want, durable=False)
 
     def _objects(self) -> dict[str, bytes]:
         """What came in the bundle, by the digest a manifest uses for it."""
@@ -588,7 +588,12 @@ class Transaction:
             # A disk that fills up from here on must not stand in the way back.
             host.reserve(RESERVE)
             if staged != parked:
-                host.write_json(staged / "manifest.json", {**want, "release": entry["new"]})
+                host.write_json(staged / "manifest.json", {**want, "release": entry["new"]}, durable=False)
+                # Programs are on disk since they came.
+                for part in ("etc", "unit", "live"):
+                    host.sync_tree(staged / part)
+                for place in (staged / "bin", staged / "manifest.json", staged):
+                    host.sync_folder(place)
                 staged.rename(parked)
             host.journal(entry)
         except OSError:
