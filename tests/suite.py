@@ -157,7 +157,7 @@ STEPS = (
     Step("scenario-faults", (molecule("faults"),), 180),
     Step("scenario-fleet", (molecule("fleet"),), 180),
     Step("scenario-component", (molecule("component"),), 420, long=True),
-    Step("scenario-guests_long", (molecule("guests_long"),), 420, long=True),
+    Step("scenario-guests_long", (molecule("guests_long"),), 480, long=True),
     Step("scenario-production", (molecule("production"),), 1200, long=True),
     Step("scenario-restore", (molecule("restore"),), 300, long=True),
     Step("scenario-faults-all", (("env", "FAULTS=all", *molecule("faults")),), 2700, long=True),
