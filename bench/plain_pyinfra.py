@@ -20,6 +20,8 @@ COMPONENTS = {
     "node_exporter": (2, 2),
     "cadvisor": (2, 1),
     "promtail": (3, 2),
+    "retention": (1, 3),
+    "backup": (1, 3),
 }
 UNIT = """[Unit]
 Description=Plain {name}

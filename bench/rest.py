@@ -84,6 +84,8 @@ PLAIN = [
     "node_exporter",
     "cadvisor",
     "promtail",
+    "retention",
+    "backup",
 ]
 
 
