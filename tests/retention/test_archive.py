@@ -19,7 +19,7 @@ import pytest
 from minio import Minio
 from minio.error import S3Error
 
-from .conftest import JOBS, Platform, ask, until
+from .conftest import JOBS, Platform, ask, module, until
 
 BUCKET = "logs-archive"
 DAY = 86400
@@ -42,8 +42,8 @@ def home(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     }
     job = {
         "loki": {"url": platform.urls["loki"]}, "tenants": [], "partition": "day", "settle": 0, "page": PAGE, "target": target,
-        "classes": {"web": {"selector": '{log_class="web", host="archive"}', "days": 4}, "audit": {"selector": '{log_class="audit", host="archive"}', "days": 4}},
-        "schedule": "daily", "delay": "0", "max_age": 97200,
+        "classes": {"web": {"selector": '{log_class="web", host="archive"}', "days": 4, "kept_days": 30}, "audit": {"selector": '{log_class="audit", host="archive"}', "days": 4, "kept_days": 90}},
+        "schedule": "daily", "delay": "0", "max_age": 97200, "locks": {},
     }  # fmt: skip
     config = {"state_dir": str(folder / "state"), "textfile_dir": str(folder / "textfile"), "jobs": {"archive": job}}  # fmt: skip
     (folder / "retention.json").write_text(json.dumps(config))
@@ -180,3 +180,44 @@ def test_a_loki_that_is_away_fails_the_run_and_the_archive_stays(platform: Platf
     assert before - platform.objects(BUCKET, "") == {f"audit/{day(1)}/manifest.json"}
     assert upkeep(home, "run", "archive").returncode == 0
     assert platform.objects(BUCKET, "") == before
+
+
+def test_archived_lines_of_a_locked_class_stay_until_their_period_is_over(
+    platform: Platform, home: Path
+) -> None:
+    entry = {"name": "locked-archive", "access_key": "locker", "secret_key": "a secret of its own"}
+    done = module(
+        "bucket",
+        connection=platform.storage,
+        buckets=[{**entry, "key_deletes": False, "object_lock": True}],
+    )
+    assert done["changed"], done
+    config, secrets = home / "retention.json", home / "secrets.json"
+    former = config.read_text(), secrets.read_text()
+    changed = json.loads(former[0])
+    changed["jobs"]["archive"]["target"] |= {"bucket": entry["name"], "access_key": entry["access_key"]}
+    changed["jobs"]["archive"]["locks"] = {"audit": "compliance"}
+    secrets.write_text(json.dumps({"archive": {"target": entry["secret_key"]}}))
+    try:
+        config.write_text(json.dumps(changed))
+        assert upkeep(home, "run", "archive").returncode == 0
+        changed["jobs"]["archive"]["locks"] = {"nobody": "governance"}
+        config.write_text(json.dumps(changed))
+        assert (
+            "platform_archive_locks.nobody: the archive keeps no such class"
+            in upkeep(home, "validate").stderr
+        )
+    finally:
+        config.write_text(former[0])
+        secrets.write_text(former[1])
+    found = list(platform.minio.list_objects(entry["name"], recursive=True, include_version=True))
+    locked = [one for one in found if one.object_name.startswith("audit/")]
+    assert {one.object_name.split("/")[0] for one in found} == {"audit", "web"}
+    for one in locked:
+        kept = platform.minio.get_object_retention(entry["name"], one.object_name, one.version_id)
+        days = (kept.retain_until_date - datetime.now(timezone.utc)).total_seconds() / DAY
+        assert (kept.mode, 89.9 < days <= 90) == ("COMPLIANCE", True)
+        with pytest.raises(S3Error):
+            platform.minio.remove_object(entry["name"], one.object_name, one.version_id)
+    free = next(one for one in found if one.object_name.startswith("web/"))
+    platform.minio.remove_object(entry["name"], free.object_name, free.version_id)

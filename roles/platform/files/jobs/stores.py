@@ -4,8 +4,12 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,10 +19,18 @@ from .s3 import S3
 _HALF = ".half-"
 
 
+@dataclass(frozen=True)
+class Lock:
+    """Nobody deletes or shortens before `until` (seconds since 1970); `mode` is governance, which some may bypass, or compliance."""
+
+    mode: str
+    until: float
+
+
 class Store(Protocol):
     """`put` is whole or not at all; `list` gives name and size below a prefix."""
 
-    def put(self, name: str, content: bytes) -> None: ...
+    def put(self, name: str, content: bytes, lock: Lock | None = None) -> None: ...
 
     def get(self, name: str) -> bytes: ...
 
@@ -34,7 +46,9 @@ class Directory:
     def __init__(self, path: str) -> None:
         self._path = Path(path)
 
-    def put(self, name: str, content: bytes) -> None:
+    def put(self, name: str, content: bytes, lock: Lock | None = None) -> None:
+        if lock:
+            raise JobError(f"{self._path}: a directory locks nothing; only a bucket does")
         file = self._path / name
         try:
             file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -74,8 +88,18 @@ class Bucket:
     def __init__(self, server: S3, bucket: str) -> None:
         self._server, self._bucket = server, bucket
 
-    def put(self, name: str, content: bytes) -> None:
-        self._server.put(self._bucket, name, content)
+    def put(self, name: str, content: bytes, lock: Lock | None = None) -> None:
+        headers = {}
+        if lock:
+            until = datetime.fromtimestamp(lock.until, timezone.utc)
+            # The server wants a digest of what it is to lock.
+            digest = hashlib.md5(content, usedforsecurity=False).digest()
+            headers = {
+                "content-md5": base64.b64encode(digest).decode(),
+                "x-amz-object-lock-mode": lock.mode.upper(),
+                "x-amz-object-lock-retain-until-date": until.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            }
+        self._server.put(self._bucket, name, content, headers)
 
     def get(self, name: str) -> bytes:
         return self._server.get(self._bucket, name).body

@@ -21,12 +21,13 @@ from typing import Any, Callable
 from jobs.errors import JobError
 from jobs.job import Json
 from jobs.server import Server
-from jobs.stores import Store
+from jobs.stores import Lock, Store
 
 PARTITIONS = {"day": 86400, "hour": 3600}
 # Compressed bytes after which a file is full: what is held in memory at once.
 FILE_BYTES = 16 << 20
 MANIFEST = "manifest.json"
+LOCKS = ("governance", "compliance")
 _NANO = 10**9
 
 
@@ -92,6 +93,20 @@ def folder(name: str, tenant: str, start: int, length: int) -> str:
     return "/".join([name, *([tenant] if tenant else []), day])
 
 
+def validate(config: Json) -> None:
+    """Raises JobError for settings that could not work."""
+    if config["partition"] not in PARTITIONS:
+        raise JobError(f"retention_archive_partition: {config['partition']!r} is neither day nor hour")
+    for name, mode in config["locks"].items():
+        if mode not in LOCKS:
+            raise JobError(f"platform_archive_locks.{name}: {mode!r} is neither {' nor '.join(LOCKS)}")
+        if not config["classes"].get(name, {}).get("kept_days"):
+            there = ", ".join(sorted(config["classes"]))
+            raise JobError(
+                f"platform_archive_locks.{name}: the archive keeps no such class; it keeps {there}"
+            )
+
+
 def run(config: Json, password: str, store: Store, say: Callable[[str], None] = print) -> Json:
     """Copies what is not yet in the archive; returns counts. Raises JobError at the end for classes that could not be read."""
     length = PARTITIONS[config["partition"]]
@@ -112,7 +127,10 @@ def run(config: Json, password: str, store: Store, say: Callable[[str], None] = 
                 for start in partitions(length, since, until):
                     place = folder(name, tenant, start, length)
                     if place not in there:
-                        manifest = _copy(loki, store, place, name, tenant, one["selector"], start, length)
+                        lock = _lock(config["locks"].get(name, ""), one)
+                        manifest = _copy(
+                            loki, store, place, name, tenant, one["selector"], start, length, lock
+                        )
                         done["partitions"] += 1
                         done["lines"] += manifest["lines"]
                         done["bytes"] += sum(file["size"] for file in manifest["files"])
@@ -125,14 +143,27 @@ def run(config: Json, password: str, store: Store, say: Callable[[str], None] = 
     return done
 
 
+def _lock(mode: str, one: Json) -> Lock | None:
+    """Until the lifecycle of the bucket removes the class."""
+    return Lock(mode, time.time() + int(one["kept_days"]) * 86400) if mode else None
+
+
 def _copy(
-    loki: Loki, store: Store, place: str, name: str, tenant: str, selector: str, start: int, length: int
+    loki: Loki,
+    store: Store,
+    place: str,
+    name: str,
+    tenant: str,
+    selector: str,
+    start: int,
+    length: int,
+    lock: Lock | None,
 ) -> Json:
     files: list[Json] = []
     lines = 0
     for content, count in _files(loki.lines(selector, start * _NANO, (start + length) * _NANO)):
         key = f"{place}/{len(files) + 1:04d}.jsonl.gz"
-        store.put(key, content)
+        store.put(key, content, lock)
         lines += count
         digest = hashlib.sha256(content).hexdigest()
         files.append({"name": key.rpartition("/")[2], "size": len(content), "sha256": digest, "lines": count})
@@ -148,7 +179,7 @@ def _copy(
         "lines": lines,
         "files": files,
     }
-    store.put(f"{place}/{MANIFEST}", json.dumps(manifest, indent=1).encode())
+    store.put(f"{place}/{MANIFEST}", json.dumps(manifest, indent=1).encode(), lock)
     return manifest
 
 

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from jobs.commands import said
-from jobs.errors import JobError
 from jobs.job import Job, Json
 from jobs.stores import Store, store
 
@@ -33,10 +32,8 @@ class Upkeep(Job):
     def check_settings(self) -> None:
         if self.name == "tables":
             tables.validate(self.settings)
-        elif self.settings["partition"] not in archive.PARTITIONS:
-            raise JobError(
-                f"retention_archive_partition: {self.settings['partition']!r} is neither day nor hour"
-            )
+        else:
+            archive.validate(self.settings)
 
     def store(self) -> Store:
         """Where the archive is."""

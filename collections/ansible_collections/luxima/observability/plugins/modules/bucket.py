@@ -45,6 +45,12 @@ options:
       prefix:
         description: The key opens objects whose name begins so, and no others. Empty for the whole bucket.
         type: str
+      object_lock:
+        description:
+          - Whether objects may be locked for a time, in which nobody deletes them. The access key may then lock what it writes.
+          - A bucket gets it when it is made, and keeps it; asking it of one that was made without is refused.
+        type: bool
+        default: false
       versioning:
         description: Whether overwritten and deleted objects are kept as versions. Left as it is when absent.
         type: bool

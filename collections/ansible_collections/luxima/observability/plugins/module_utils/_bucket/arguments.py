@@ -20,6 +20,7 @@ BUCKET: dict[str, Any] = {
     "access_key": {"type": "str", "no_log": False},
     "secret_key": {"type": "str", "no_log": True},
     "prefix": {"type": "str"},
+    "object_lock": {"type": "bool", "default": False},
     "versioning": {"type": "bool"},
     "encryption": {"type": "str", "choices": ["AES256", "none"]},
     "quota": {"type": "str"},

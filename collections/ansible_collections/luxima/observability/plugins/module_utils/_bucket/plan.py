@@ -31,6 +31,7 @@ class Wanted:
     quota: int | None = None
     retire_keys: bool = False
     key_deletes: bool = True
+    object_lock: bool = False
 
     @property
     def policy_name(self) -> str:
@@ -66,6 +67,7 @@ class Wanted:
                         "s3:GetObject",
                         "s3:ListMultipartUploadParts",
                         "s3:PutObject",
+                        *(["s3:PutObjectRetention"] if self.object_lock else []),
                     ],
                     "Resource": [f"arn:aws:s3:::{self.name}/{self.prefix}*"],
                 },
@@ -83,6 +85,7 @@ class Present:
     """What the server has. `authenticates`: the wanted secret is the stored one; `predecessors`: other keys with the bucket's policy."""
 
     exists: bool = False
+    object_lock: bool = False
     versioning: bool = False
     anonymous: bool = False
     rules: Rules = field(default_factory=Rules)
@@ -119,7 +122,9 @@ def _bucket_verbs(want: Wanted, have: Present) -> list[str]:
     verbs: list[str] = []
     if not have.exists:
         verbs.append("create_bucket")
-    if want.versioning is not None and want.versioning != have.versioning:
+    # A bucket that is made with an object lock keeps versions from the beginning.
+    made_versioned = want.object_lock and not have.exists
+    if want.versioning is not None and want.versioning != (have.versioning or made_versioned):
         verbs.append("set_versioning")
     if want.encryption is not None and want.encryption != have.encryption:
         verbs.append("set_encryption")
@@ -154,6 +159,7 @@ def view(want: Wanted, have: Present) -> dict[str, Any]:
     """What a diff shows of one bucket; never a secret."""
     shown: dict[str, Any] = {
         "bucket": "present" if have.exists else "absent",
+        "object_lock": have.object_lock,
         "versioning": have.versioning,
         "encryption": have.encryption,
         "quota_bytes": have.quota,
@@ -177,7 +183,8 @@ def after(want: Wanted, have: Present) -> Present:
     made = replace(
         have,
         exists=True,
-        versioning=have.versioning if want.versioning is None else want.versioning,
+        object_lock=have.object_lock or want.object_lock,
+        versioning=(have.versioning or want.object_lock) if want.versioning is None else want.versioning,
         anonymous=False,
         rules=want.rules(have.rules),
         encryption=have.encryption if want.encryption is None else want.encryption,

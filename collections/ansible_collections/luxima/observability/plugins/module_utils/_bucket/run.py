@@ -32,6 +32,8 @@ def wanted_from(buckets: Sequence[Mapping[str, Any]]) -> list[Wanted]:
             raise Refused(
                 f"buckets: {one.name}: lifecycle says noncurrent_days and versioning is not true; without versions there is nothing to expire"
             )
+        if one.object_lock and one.versioning is False:
+            raise Refused(f"buckets: {one.name}: object_lock needs versioning, which is false")
     return found
 
 
@@ -50,6 +52,7 @@ def _one(entry: Mapping[str, Any]) -> Wanted:
             quota=None if entry.get("quota") is None else size(str(entry["quota"])),
             retire_keys=bool(entry.get("retire_keys")),
             key_deletes=entry.get("key_deletes") is not False,
+            object_lock=bool(entry.get("object_lock")),
         )
     except ValueError as error:
         raise Refused(
@@ -78,6 +81,13 @@ def ensure(arguments: Mapping[str, Any], check: bool) -> dict[str, Any]:
             raise
         # The server is not there before the first run: everything will be made.
         present, predicted = {}, True
+    for one in wanted:
+        have = present.get(one.name, Present())
+        if one.object_lock and have.exists and not have.object_lock:
+            raise Refused(
+                f"buckets: {one.name}: object_lock is given to a bucket only when it is made, and {server.url} has it without: "
+                "name another bucket and copy the objects, or leave object_lock out"
+            )
     changes = plan(wanted, present)
     if not check:
         for change in changes:

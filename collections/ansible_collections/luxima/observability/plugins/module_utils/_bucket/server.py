@@ -136,6 +136,7 @@ class Server:
     def _bucket(self, want: Wanted) -> Present:
         with self._saying("read", f"bucket {want.name}"):
             exists = bool(self._client.bucket_exists(want.name))
+            object_lock = exists and self._object_lock(want.name)
             versioning = exists and self._client.get_bucket_versioning(want.name).status == ENABLED
             anonymous = exists and self._anonymous(want.name)
             rules = self._rules(want.name) if exists else lifecycle.Rules()
@@ -143,6 +144,7 @@ class Server:
             quota = self._quota(want.name) if exists else 0
         return Present(
             exists=exists,
+            object_lock=object_lock,
             versioning=versioning,
             anonymous=anonymous,
             rules=rules,
@@ -222,6 +224,15 @@ class Server:
         config = self._client.get_bucket_encryption(bucket)
         return str(config.rule.sse_algorithm) if config else "none"
 
+    def _object_lock(self, bucket: str) -> bool:
+        try:
+            self._client.get_object_lock_config(bucket)
+        except S3Error as error:
+            if error.code == "ObjectLockConfigurationNotFoundError":
+                return False
+            raise
+        return True
+
     def _write_encryption(self, want: Wanted) -> None:
         if want.encryption == "none":
             self._client.delete_bucket_encryption(want.name)
@@ -274,7 +285,7 @@ class Server:
         """Makes one change of the plan."""
         want = change.bucket
         verbs: dict[str, Callable[[], Any]] = {
-            "create_bucket": lambda: self._client.make_bucket(want.name, self._region),
+            "create_bucket": lambda: self._client.make_bucket(want.name, self._region, want.object_lock),
             "set_versioning": lambda: self._client.set_bucket_versioning(
                 want.name, VersioningConfig(ENABLED if want.versioning else SUSPENDED)
             ),

@@ -8,12 +8,15 @@ import socket
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
 from minio import Minio
+from minio.commonconfig import COMPLIANCE
 from minio.error import S3Error
+from minio.retention import Retention
 
 if TYPE_CHECKING:
     from .conftest import Outcome, Server
@@ -94,6 +97,33 @@ def test_a_key_opens_its_own_bucket_and_no_other(minio: Server, run: Callable[..
     # The server lists what a key may open, and nothing beside it.
     assert {one.name for one in mine.list_buckets()} == {"mine"}
     mine.remove_object("mine", "a/b")
+
+
+def test_a_locked_object_is_deleted_by_nobody(minio: Server, run: Callable[..., Outcome]) -> None:
+    wanted = bucket("locked", object_lock=True, key_deletes=False, encryption="AES256")
+    predicted = run(check=True, connection=minio.connection, buckets=[wanted])
+    done = run(connection=minio.connection, buckets=[wanted])
+    assert done.rc == 0, done.text
+    assert predicted.result["diff"] == done.result["diff"]
+    assert run(connection=minio.connection, buckets=[wanted]).result["changed"] is False
+    until = datetime.now(timezone.utc) + timedelta(days=1)
+    mine, root = client(minio, "key-locked", "first-secret"), client(minio, minio.user, minio.password)
+    mine.put_object("locked", "a", io.BytesIO(b"content"), 7, retention=Retention(COMPLIANCE, until))
+    (kept,) = root.list_objects("locked", include_version=True)
+    for who in (mine, root):
+        with pytest.raises(S3Error):
+            who.remove_object("locked", "a", version_id=kept.version_id)
+    assert root.get_object("locked", "a", version_id=kept.version_id).read() == b"content"
+
+
+def test_an_object_lock_comes_with_a_bucket_or_never(minio: Server, run: Callable[..., Outcome]) -> None:
+    run(connection=minio.connection, buckets=[bucket("unlocked")])
+    for check in (True, False):
+        late = run(check=check, connection=minio.connection, buckets=[bucket("unlocked", object_lock=True)])
+        assert late.rc != 0
+        assert "unlocked: object_lock is given to a bucket only when it is made" in late.result["msg"]
+    contrary = run(connection=minio.connection, buckets=[bucket("other", object_lock=True, versioning=False)])
+    assert "object_lock needs versioning" in contrary.result["msg"]
 
 
 def test_nobody_reads_without_a_key(minio: Server, run: Callable[..., Outcome]) -> None:
