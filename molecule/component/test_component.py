@@ -271,17 +271,6 @@ def test_a_first_release_that_fails_leaves_no_half_state(clean: Site) -> None:
     assert served(site)["value"] == 1
 
 
-def test_only_a_first_start_may_trip_once(clean: Site) -> None:
-    tripping = toy({"crash_first": "/var/lib/toy/first"})
-    assert "started_again" in deploy(clean, tripping)["actions"]
-    assert served(clean)["crash_first"]
-    assert deploy(clean, tripping)["actions"] == []
-    run = clean.run(toy({"crash_first": "/var/lib/toy/second"}))
-    assert run.code != 0
-    assert "the first start trips" in run.message
-    assert served(clean)["crash_first"] == "/var/lib/toy/first"
-
-
 @pytest.mark.parametrize(
     ("harm", "actions"),
     [

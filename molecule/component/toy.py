@@ -73,11 +73,6 @@ def main():
         sys.exit("toy: key `broken` is not allowed" if "broken" in config else 0)
     if config.get("crash"):
         sys.exit("toy: I was told to crash")
-    if "crash_first" in config:
-        made = pathlib.Path(config["crash_first"])
-        if not made.exists():
-            made.write_text("made")
-            sys.exit("toy: the first start trips")
     if "crash_after" in config:
         threading.Timer(
             config["crash_after"], lambda: (print("toy: crashing late", flush=True), os._exit(3))

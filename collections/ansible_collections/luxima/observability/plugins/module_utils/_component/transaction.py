@@ -51,10 +51,6 @@ class Unproven(Exception):
     """The activated release did not do what it should."""
 
 
-class Ended(Unproven):
-    """Its service ended by itself."""
-
-
 class Transaction:
     """Runs once. `result` is what the module returns."""
 
@@ -528,7 +524,7 @@ class Transaction:
             "activation": plan.activation,
             "phase": "exchanging",
         }
-        before, again = self._before(plan, want), []
+        before = self._before(plan, want)
         self.cursor = host.journal_end()
         if staged is not None:
             parked = self._park(entry, want, staged)
@@ -555,19 +551,10 @@ class Transaction:
                 entry["phase"] = "activating"
                 host.journal(entry)
             self._activate(plan, want)
-            try:
-                self._prove(plan, want, before, bool(old))
-            except Ended:
-                # A server makes its data at its first start and may trip over that once, as Grafana's transaction of
-                # the first organization does. Nothing served before that could be put back.
-                if old:
-                    raise
-                self._restart()
-                self._prove(plan, want, before, False)
-                again = ["started_again"]
+            self._prove(plan, want, before, bool(old))
         except (Unproven, HostError, OSError) as error:
             raise Unproven(self._revert(entry, want, old, str(error))) from None
-        self._done([*plan.actions, *again])
+        self._done(plan.actions)
         self.result.update(_activated(plan), release=entry["new"])
         try:
             host.reserve(0)
@@ -724,7 +711,7 @@ class Transaction:
                 or shown.get("SubState") == "auto-restart"
                 or (pid and main != pid)
             ):
-                raise Ended(
+                raise Unproven(
                     f"the service ended by itself {now - start:.1f} s after activation "
                     f"(result {shown.get('Result')}, exit status {shown.get('ExecMainStatus')})"
                 )
