@@ -60,6 +60,7 @@ options:
       lifecycle: {description: Not read here., type: list, elements: dict}
       foreign_rules: {description: Not read here., type: str}
       key_deletes: {description: Not read here., type: bool}
+      object_lock: {description: Not read here., type: bool}
   expected_targets:
     description: Scrape targets that must be there.
     type: list

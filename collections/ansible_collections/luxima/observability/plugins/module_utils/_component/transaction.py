@@ -32,7 +32,7 @@ SETTLE = 1.0
 # A new program gets more time to show that it stays alive: there is an old one to go back to.
 SETTLE_PROGRAM = 4.0
 # Seconds a server is given for one answer.
-SHORTEST, LONGEST = 0.5, 5.0
+SHORTEST, LONGEST = 0.5, 10.0
 
 
 class Missing(Exception):

@@ -36,6 +36,7 @@ SPEC: dict[str, Any] = {
         lifecycle={"type": "list", "elements": "dict"},
         foreign_rules={"type": "str"},
         key_deletes={"type": "bool", "no_log": False},
+        object_lock={"type": "bool"},
     ),
     "expected_targets": each(
         component={"type": "str", "required": True},
