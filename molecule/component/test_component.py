@@ -447,7 +447,7 @@ def test_no_change_costs_one_request_for_all(clean: Site) -> None:
     deploy(site, alertmanager())
     play = site.play("two", [site.task(toy()), site.task(alertmanager())])
     done = site.ansible(site.command(play, "-vvv"), check=True)
-    assert done.stdout.count("SSH: EXEC") == 1, done.stdout
+    assert (done.stdout + done.stderr).count("SSH: EXEC") == 1, done.stdout + done.stderr
     assert "PUT" not in done.stdout, done.stdout
 
 

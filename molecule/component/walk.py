@@ -104,7 +104,8 @@ HARM = [
     "rm /etc/toy",
     "chmod 755 /var/lib/toy",
     "systemctl stop toy",
-    "systemctl kill --signal=KILL toy",
+    # systemd starts it again after a moment; in that moment a prediction would be about another state than the run.
+    "systemctl kill --signal=KILL toy; timeout 8 sh -c 'sleep 0.5; until systemctl is-active -q toy; do sleep 0.2; done' || true",
     "systemctl disable toy",
     "echo mine > /etc/toy/drop/ours.txt",
     "rm -rf /opt/luxima/toy/live/drop",

@@ -204,13 +204,13 @@ def test_guest_on_dhcp_is_reached_at_the_address_the_hypervisor_tells(
     (tmp_path / "hosts.yml").write_text(LEASED)
     first = play("provision")
     vmid = site.server.guest("lease-1").vmid
-    assert f"192.0.2.{vmid % 250 + 1} cannot be managed after 1 s" in first.stdout
+    assert f"192.0.2.{100 + vmid % 150} cannot be managed after 1 s" in first.stdout
     # What the inventory says is not overridden.
     assert "127.0.0.9 cannot be managed" in first.stdout
     # Runs that provide no guests ask, too, and change nothing.
     again = play("provision", "--tags", "validate", "-e", "guest_memory_mb=2048", "-v")
     assert again.returncode == 0, again.stdout
-    assert f"192.0.2.{vmid % 250 + 1}" in again.stdout
+    assert f"192.0.2.{100 + vmid % 150}" in again.stdout
     assert site.config("lease-1")["memory"] == 1024
 
 
