@@ -155,7 +155,7 @@ STEPS = (
     Step("scenario-production_cut", (molecule("production_cut"),), 240),
     Step("scenario-day2", (molecule("day2"),), 240),
     Step("scenario-faults", (molecule("faults"),), 180),
-    Step("scenario-fleet", (molecule("fleet"),), 180),
+    Step("scenario-fleet", (molecule("fleet"),), 180, long=True),
     Step("scenario-component", (molecule("component"),), 420, long=True),
     Step("scenario-guests_long", (molecule("guests_long"),), 480, long=True),
     Step("scenario-production", (molecule("production"),), 1200, long=True),
