@@ -48,12 +48,13 @@ class ActionModule(ActionBase):
                 f"example secrets are in use: {', '.join(sorted(found.examples))}; "
                 "run playbooks/secrets.yml for this inventory before anybody else can reach it"
             )
-        for variable, text, hosts in faults.merged(found.risks):
-            display.warning(f"{variable} of {', '.join(hosts)}: {text}")
+        risks = _rows(found.risks)
+        for risk in risks:
+            display.warning(f"{risk['variable']} of {', '.join(risk['hosts'])}: {risk['message']}")
         result.update(
             changed=False,
             faults=_rows(every),
-            risks=_rows(found.risks),
+            risks=risks,
             example_secrets=sorted(found.examples),
         )
         if every:

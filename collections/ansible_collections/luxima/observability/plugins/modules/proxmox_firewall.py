@@ -93,8 +93,8 @@ guests:
 """
 
 from ansible.module_utils.basic import AnsibleModule, env_fallback
-from ansible_collections.luxima.observability.plugins.module_utils._proxmox.companion import execute
 from ansible_collections.luxima.observability.plugins.module_utils._proxmox.firewall import module_spec, run
+from ansible_collections.luxima.observability.plugins.module_utils._proxmox.report import execute
 
 
 def main() -> None:

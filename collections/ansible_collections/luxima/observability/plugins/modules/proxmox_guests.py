@@ -228,30 +228,15 @@ guests:
     changed: {description: Whether anything was done., type: bool}
 """
 
-from ansible.module_utils.basic import AnsibleModule, env_fallback, missing_required_lib
-from ansible_collections.luxima.observability.plugins.module_utils._proxmox.client import IMPORT_ERROR
+from ansible.module_utils.basic import AnsibleModule, env_fallback
 from ansible_collections.luxima.observability.plugins.module_utils._proxmox.engine import run
-from ansible_collections.luxima.observability.plugins.module_utils._proxmox.errors import ProxmoxError
 from ansible_collections.luxima.observability.plugins.module_utils._proxmox.options import module_spec
+from ansible_collections.luxima.observability.plugins.module_utils._proxmox.report import execute
 
 
 def main() -> None:
     module = AnsibleModule(argument_spec=module_spec(env_fallback), supports_check_mode=True)
-    if IMPORT_ERROR:
-        module.fail_json(msg=missing_required_lib("proxmoxer, requests"), exception=IMPORT_ERROR)
-    try:
-        report = run(module.params, module.check_mode)
-    except ProxmoxError as error:
-        module.fail_json(msg=str(error), guests={})
-    for warning in report.warnings:
-        module.warn(warning)
-    if report.failures:
-        total = len(module.params["guests"])
-        listing = "\n".join(f"- {failure}" for failure in report.failures)
-        module.fail_json(
-            msg=f"{len(report.failures)} of {total} guests failed:\n{listing}", **report.result()
-        )
-    module.exit_json(**report.result())
+    execute(module, run, "guests", "guests")
 
 
 if __name__ == "__main__":

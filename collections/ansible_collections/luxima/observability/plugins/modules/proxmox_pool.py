@@ -55,8 +55,8 @@ pools:
 """
 
 from ansible.module_utils.basic import AnsibleModule, env_fallback
-from ansible_collections.luxima.observability.plugins.module_utils._proxmox.companion import execute
 from ansible_collections.luxima.observability.plugins.module_utils._proxmox.pools import module_spec, run
+from ansible_collections.luxima.observability.plugins.module_utils._proxmox.report import execute
 
 
 def main() -> None:

@@ -98,7 +98,7 @@ guests:
 """
 
 from ansible.module_utils.basic import AnsibleModule, env_fallback
-from ansible_collections.luxima.observability.plugins.module_utils._proxmox.companion import execute
+from ansible_collections.luxima.observability.plugins.module_utils._proxmox.report import execute
 from ansible_collections.luxima.observability.plugins.module_utils._proxmox.snapshots import module_spec, run
 
 

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from .client import Client
-from .companion import Course, Report, Runner, Write
+from .companion import Course, Runner, Write
 from .connection import connection_spec, settings
 from .errors import Absent, Failed
 from .formats import format_properties, parse_properties, split_words
+from .report import Report
 from .survey import Cluster, Stock
 
 _ID = re.compile(r"[A-Za-z][A-Za-z0-9_-]{1,49}")

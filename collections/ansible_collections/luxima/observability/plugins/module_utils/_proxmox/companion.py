@@ -15,10 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
-from ansible.module_utils.basic import missing_required_lib
-
-from .client import IMPORT_ERROR, Client, Settings
+from .client import Client, Settings
 from .errors import Absent, Conflict, Failed, ProxmoxError
+from .report import Report
 from .survey import Stock
 
 S = TypeVar("S")
@@ -89,23 +88,6 @@ class Companion(Protocol[S]):
 
     def lacks(self, stock: Stock, have: S) -> Iterable[str]:
         """What the hypervisor lacks to carry out the plan: storages, privileges. Asked only when there is one."""
-
-
-@dataclass
-class Report:
-    """The module's answer; ``objects`` by name."""
-
-    objects: dict[str, dict[str, Any]] = field(default_factory=dict)
-    diff: list[dict[str, Any]] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
-
-    @property
-    def changed(self) -> bool:
-        return any(entry["changed"] for entry in self.objects.values())
-
-    def result(self, key: str) -> dict[str, Any]:
-        return {"changed": self.changed, "diff": self.diff, key: self.objects}
 
 
 @dataclass
@@ -273,21 +255,3 @@ class Runner:
                     {"before_header": name, "after_header": name, "before": before, "after": after}
                 )
         return report
-
-
-def execute(module: Any, run: Callable[[dict[str, Any], bool], Report], key: str) -> None:
-    """What every module of a companion does: run, and end with the report; `key` names its objects in the result."""
-    if IMPORT_ERROR:
-        module.fail_json(msg=missing_required_lib("proxmoxer, requests"), exception=IMPORT_ERROR)
-    try:
-        report = run(module.params, module.check_mode)
-    except ProxmoxError as error:
-        module.fail_json(msg=str(error), **{key: {}})
-    for warning in report.warnings:
-        module.warn(warning)
-    if report.failures:
-        listing = "\n".join(f"- {failure}" for failure in report.failures)
-        module.fail_json(
-            msg=f"{len(report.failures)} of {len(report.objects)} failed:\n{listing}", **report.result(key)
-        )
-    module.exit_json(**report.result(key))

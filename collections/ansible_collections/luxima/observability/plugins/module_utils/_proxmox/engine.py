@@ -18,6 +18,7 @@ from .formats import NAME, VOLUME, storage_of
 from .model import NOUN, Guest, Plan, Want
 from .options import BESIDE, FAMILIES, TABLES, faults
 from .plan import plan
+from .report import Report
 from .survey import NO_AGENT, Cluster, Stock, addresses, live_status, read, switching
 from .writer import DEADLINES, Outcome, Writer, locked
 
@@ -32,20 +33,6 @@ SETTLE = 60.0
 PROMISED = Guest(
     0, "", "vm", "", template=True, config={"boot": "order=scsi0", "scsi0": "local:base-0-disk-0,size=1M"}
 )
-
-
-@dataclass
-class Report:
-    """The module's answer. ``failures`` is empty on success."""
-
-    changed: bool = False
-    guests: dict[str, dict[str, Any]] = field(default_factory=dict)
-    diff: list[dict[str, Any]] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
-
-    def result(self) -> dict[str, Any]:
-        return {"changed": self.changed, "guests": self.guests, "diff": self.diff}
 
 
 def wants(records: Iterable[Mapping[str, Any]]) -> list[Want]:
@@ -391,7 +378,7 @@ class Engine:
                 after.update(vmid=vmid, node=node)
             settled = have is not None and not check and bool(outcome.actions)
             needs_reboot = bool(have and have.running and have.pending) if settled else case.plan.needs_reboot
-            report.guests[want.name] = {
+            report.objects[want.name] = {
                 "exists": have is not None,
                 "vmid": vmid,
                 "node": node or None,
@@ -404,7 +391,6 @@ class Engine:
                 "seconds": outcome.seconds,
                 "changed": bool(outcome.actions),
             }
-            report.changed = report.changed or bool(outcome.actions)
             report.warnings += outcome.warnings
             if outcome.error:
                 report.failures.append(outcome.error)

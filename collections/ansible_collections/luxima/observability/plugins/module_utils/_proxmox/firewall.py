@@ -11,11 +11,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .client import Client
-from .companion import Companion, Course, Report, Runner, Write
+from .companion import Companion, Course, Runner, Write
 from .connection import connection_spec, settings
 from .errors import Absent, Failed
 from .formats import parse_properties, split_words
 from .model import API_KIND, Guest, Want
+from .report import Report
 from .survey import Cluster, Stock
 
 #: The server takes no longer list of addresses in one rule.

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from .client import Client
-from .companion import Course, Report, Runner, Write
+from .companion import Course, Runner, Write
 from .connection import connection_spec, settings
 from .errors import Absent, Failed
+from .report import Report
 from .survey import Stock
 
 _NAME = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+){0,2}")

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .client import Client
-from .companion import Course, Report, Runner, Write
+from .companion import Course, Runner, Write
 from .connection import connection_spec, settings
 from .errors import Failed
 from .model import API_KIND, Guest
+from .report import Report
 from .survey import Cluster, Stock
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{1,39}")

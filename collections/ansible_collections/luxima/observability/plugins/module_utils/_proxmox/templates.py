@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from .client import Client
-from .companion import Course, Report, Runner, Write
+from .companion import Course, Runner, Write
 from .connection import connection_spec, settings
 from .errors import Failed
 from .formats import NAME, TAG
+from .report import Report
 from .survey import Stock
 
 #: Kinds of files, with the endings that the server takes.

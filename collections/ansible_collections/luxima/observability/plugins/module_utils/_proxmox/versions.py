@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from .client import Client
-from .companion import Course, Report, Runner, Write
+from .companion import Course, Runner, Write
 from .connection import connection_spec, settings
 from .errors import Absent, Failed
 from .formats import NAME, split_words
 from .model import API_KIND, Guest
+from .report import Report
 from .snapshots import DAY, TASK, find_guests
 from .survey import Cluster, Stock
 
