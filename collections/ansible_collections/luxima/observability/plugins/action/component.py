@@ -97,7 +97,7 @@ class ActionModule(ActionBase):
     # What the record asks for
 
     def _present(self, record: Record, have: Json) -> Json:
-        files = building.contents(record, self._rendered(record))
+        record, files = building.revised(record, building.contents(record, self._rendered(record)))
         artifacts = self._artifacts(record, str(self._answer["architecture"]))
         salt = str(self._answer["salt"]) or secrets.token_hex(16)
         known = {name: _entry(item, name in record.tools) for name, item in artifacts.items()}
@@ -259,7 +259,7 @@ class ActionModule(ActionBase):
         folder.mkdir(parents=True)
         if record.state != "present":
             return {"changed": False, "actions": ["rendered"], "release": ""}
-        files = building.contents(record, self._rendered(record))
+        record, files = building.revised(record, building.contents(record, self._rendered(record)))
         for path, item in files.items():
             kind, _, rest = path.partition("/")
             place = folder / ("unit" if kind == "unit" else f"etc/{rest}")

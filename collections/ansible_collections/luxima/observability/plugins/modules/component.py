@@ -80,6 +80,12 @@ options:
         default: restart
       secret: {description: "Readable by root and the service only, never shown.", type: bool, default: false}
       mode: {description: Octal mode in quotes; by default V("0644") or V("0640") of a secret., type: str}
+      revision:
+        description:
+          - C({revision}) in this file, and in O(proof[].contains), stands for a digest of all files that a reload reads.
+          - A server that shows its configuration proves by it which one it runs with. Secret files are not part of it.
+        type: bool
+        default: false
   live:
     description: Directories below C(/etc/<name>) that the server watches or that others write. They are never exchanged.
     type: list

@@ -7,7 +7,8 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from .state import digest
 from .unit import environment_text, unit_text
 
 Json = dict[str, Any]
+
+REVISION = "{revision}"
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,27 @@ def contents(record: Record, rendered: Mapping[int, Mapping[str, bytes]]) -> dic
         )
     _refuse_clashes(found, [entry.path for entry in record.live])
     return found
+
+
+def revised(record: Record, files: Mapping[str, Content]) -> tuple[Record, dict[str, Content]]:
+    """The same with the revision in its places: a digest of all that a reload reads, but for secrets, which it would betray."""
+    marked = {f"etc/{spec.path}" for spec in record.files if spec.revision}
+    if not marked:
+        return record, dict(files)
+    read = {path: item.data for path, item in files.items() if item.on_change == "reload" and not item.secret}
+    digests = [f"{path} {sha256(data).hexdigest()}" for path, data in sorted(read.items())]
+    revision = f"revision-{sha256(chr(10).join(digests).encode()).hexdigest()[:12]}"
+    put = {
+        path: replace(item, data=item.data.replace(REVISION.encode(), revision.encode()))
+        if path in marked
+        else item
+        for path, item in files.items()
+    }
+    proof = tuple(
+        {**entry, "contains": entry["contains"].replace(REVISION, revision)} if "contains" in entry else entry
+        for entry in record.proof
+    )
+    return replace(record, proof=proof), put
 
 
 def _content(spec: FileSpec, data: bytes) -> Content:

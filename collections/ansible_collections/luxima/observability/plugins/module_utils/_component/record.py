@@ -42,7 +42,7 @@ RECORD_KEYS = frozenset(
         "purge",
     ]
 )
-FILE_KEYS = frozenset(["path", "content", "template", "source", "on_change", "secret", "mode"])
+FILE_KEYS = frozenset(["path", "content", "template", "source", "on_change", "secret", "mode", "revision"])
 DIRECTORY_KEYS = frozenset(["path", "mode", "owner", "group"])
 UNIT_KEYS = frozenset(["description", "exec_start", "settings", "writable", "hardening", "after"])
 RELOAD_KEYS = frozenset(["signal", "url", "method", "timeout"])
@@ -66,6 +66,7 @@ class FileSpec:
     on_change: str = "restart"
     secret: bool = False
     mode: str = ""
+    revision: bool = False
 
 
 @dataclass(frozen=True)
@@ -287,6 +288,7 @@ def _files(value: Any) -> tuple[FileSpec, ...]:
                 on_change=_choice(f"{place}.on_change", entry.get("on_change", "restart"), ON_CHANGE),
                 secret=secret,
                 mode=_mode(f"{place}.mode", mode) if mode is not None else ("0640" if secret else "0644"),
+                revision=_flag(f"{place}.revision", entry.get("revision", False)),
             )
         )
     return tuple(found)

@@ -86,3 +86,34 @@ def test_the_diff_shows_text_and_hides_secrets() -> None:
     assert "/etc/x/key: changed (secret)" in text
     assert "/etc/x/was: changed (secret)" in text
     assert SECRET not in text
+
+
+def test_a_revision_follows_all_that_a_reload_reads_but_secrets() -> None:
+    def of(rule: bytes = b"rule", target: bytes = b"target", key: str = SECRET) -> tuple[Any, bytes]:
+        made = record(
+            {"path": "x.yml", "content": "", "on_change": "reload", "revision": True},
+            {"path": "rule", "content": "", "on_change": "reload"},
+            {"path": "target", "content": "", "on_change": "none"},
+            {"path": "key", "content": "", "on_change": "reload", "secret": True},
+            proof=[{"url": "http://127.0.0.1", "contains": "{revision}"}, {"url": "http://127.0.0.1"}],
+        )
+        rendered = {0: {"": b"rules: [{revision}*]"}, 1: {"": rule}, 2: {"": target}, 3: {"": key.encode()}}
+        shown, files = building.revised(made, building.contents(made, rendered))
+        return shown, files["etc/x.yml"].data
+
+    shown, data = of()
+    revision = shown.proof[0]["contains"]
+    assert revision.startswith("revision-")
+    assert data == f"rules: [{revision}*]".encode()
+    assert "contains" not in shown.proof[1]
+    assert of(rule=b"{revision}") != (shown, data)
+    assert of(target=b"other") == of(key="other") == (shown, data)
+
+
+def test_without_a_revised_file_the_words_stay_as_they_are() -> None:
+    made = record(
+        {"path": "rule", "content": "", "on_change": "reload"},
+        proof=[{"url": "http://127.0.0.1", "contains": "{revision}"}],
+    )
+    files = building.contents(made, {0: {"": b"{revision}"}})
+    assert building.revised(made, files) == (made, files)
