@@ -60,14 +60,12 @@ def dumped(path: str, content: Any) -> bytes:
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """Relative path -> content of everything below a folder; a single file under the empty path."""
+    """Relative path -> content of everything below a folder but what Python left there; a single file under the empty path."""
     if folder.is_file():
         return {"": folder.read_bytes()}
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    found = {path.relative_to(folder): path for path in files}
+    return {str(name): path.read_bytes() for name, path in found.items() if "__pycache__" not in name.parts}
 
 
 def contents(record: Record, rendered: Mapping[int, Mapping[str, bytes]]) -> dict[str, Content]:

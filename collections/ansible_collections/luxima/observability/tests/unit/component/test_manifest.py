@@ -44,10 +44,14 @@ def test_a_folder_becomes_its_files(tmp_path: Path) -> None:
     (tmp_path / "d/e").mkdir(parents=True)
     (tmp_path / "d/e/f").write_bytes(b"f")
     (tmp_path / "d/g").write_bytes(b"g")
+    (tmp_path / "d/__pycache__").mkdir()
+    (tmp_path / "d/__pycache__/g.pyc").write_bytes(b"pyc")
     made = record({"path": "rules", "source": "d"})
     files, _ = built(made, {0: building.tree(tmp_path / "d")})
-    assert files["etc/rules/e/f"].data == b"f"
-    assert files["etc/rules/g"].data == b"g"
+    assert {path: files[path].data for path in files if path.startswith("etc/")} == {
+        "etc/rules/e/f": b"f",
+        "etc/rules/g": b"g",
+    }
 
 
 def test_secrets_are_keyed_and_readable_by_the_service_only() -> None:
