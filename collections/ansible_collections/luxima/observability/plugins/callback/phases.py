@@ -16,11 +16,11 @@ requirements:
   - Named in C(callbacks_enabled) of ansible.cfg.
 """
 
-import gc
 import time
 from typing import Any
 
 from ansible.plugins.callback import CallbackBase
+from ansible_collections.luxima.observability.plugins.plugin_utils import forks
 
 
 class CallbackModule(CallbackBase):
@@ -36,9 +36,10 @@ class CallbackModule(CallbackBase):
         self._started: list[tuple[str, float]] = []
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
+        if not self._started:
+            forks.prepare()
         self._started.append((play.get_name().strip(), time.monotonic()))
-        # Every task forks; what is loaded by now is no garbage, and looking through it would copy it into each fork.
-        gc.freeze()
+        forks.share()
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
         if not self._started:
