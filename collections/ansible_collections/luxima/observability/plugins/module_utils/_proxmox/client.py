@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import Absent, Conflict, Expired, Failed, ProxmoxError
+from .patience import Patience
 
 try:
     import requests
@@ -139,18 +140,16 @@ class Client:
 
     def _end(self, base: str, upid: str, subject: str, seconds: float) -> str:
         """How a task ended. Failed when it goes on."""
-        end, pause = time.monotonic() + seconds, 0.1
+        patience = Patience(seconds)
         while True:
             status = self.get(f"{base}/status", subject)
             if status.get("status") == "stopped":
                 return str(status.get("exitstatus", ""))
-            if time.monotonic() > end:
+            if not patience.again():
                 raise Failed(
                     f"{subject}: not finished after {seconds:g} s; it goes on as task {upid}, last words: "
                     f"{self._tail(base, subject)}; raise the deadline, or look at the task on the hypervisor"
                 )
-            time.sleep(pause)
-            pause = min(pause * 1.4, 2.0)
 
     def _log(self, base: str, subject: str) -> list[str]:
         # Without a limit the server sends the first 50 lines only.

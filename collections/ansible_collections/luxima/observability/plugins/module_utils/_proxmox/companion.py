@@ -17,6 +17,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from .client import Client, Settings
 from .errors import Absent, Conflict, Failed, ProxmoxError
+from .patience import Patience
 from .report import Report
 from .survey import Stock
 
@@ -215,7 +216,7 @@ class Runner:
 
     def _arrived(self, case: _Case[Any], write: Write) -> bool:
         """Whether a request without a reply took effect: its task, or another plan than before, tells."""
-        end = time.monotonic() + GRACE
+        patience = Patience(GRACE)
         while True:
             if write.task:
                 node = write.path.split("/")[1]
@@ -227,9 +228,8 @@ class Runner:
             writes = case.thing.plan(case.thing.look(self.client)).writes
             if not writes or writes[0] != write:
                 return True
-            if time.monotonic() > end:
+            if not patience.again():
                 return False
-            time.sleep(0.2)
 
     # -- the answer
 

@@ -17,6 +17,7 @@ from .errors import Failed, ProxmoxError
 from .formats import NAME, VOLUME, storage_of
 from .model import NOUN, Guest, Plan, Want
 from .options import BESIDE, FAMILIES, TABLES, faults
+from .patience import Patience
 from .plan import plan
 from .report import Report
 from .survey import NO_AGENT, Cluster, Stock, addresses, live_status, read, switching
@@ -143,15 +144,13 @@ class Engine:
 
     def _survey(self, listed: list[Want]) -> Cluster:
         """All guests. One that is being made has no name at first: it may be ours, left by a run that was killed."""
-        end, pause = time.monotonic() + SETTLE, 0.1
+        patience = Patience(SETTLE)
         while True:
             cluster = Cluster(self._client)
             names = {guest.name for guest in cluster.guests}
             missing = any(want.state != "absent" and want.name not in names for want in listed)
-            if not (missing and cluster.nameless) or time.monotonic() > end:
+            if not (missing and cluster.nameless and patience.again()):
                 return cluster
-            time.sleep(pause)
-            pause = min(pause * 1.4, 2.0)
 
     def _parallel(self, work: Callable[[T], R], items: list[T]) -> list[R]:
         with ThreadPoolExecutor(min(self._workers, max(1, len(items)))) as pool:
@@ -204,12 +203,10 @@ class Engine:
     @staticmethod
     def _made(writer: Writer, want: Want, found: Guest | None) -> Guest | None:
         """The guest, when whoever makes it has ended: until then its configuration says little."""
-        end, pause = time.monotonic() + writer.deadline("lock"), 0.1
+        patience = Patience(writer.deadline("lock"))
         while found is not None and found.lock in ("create", "clone"):
-            if time.monotonic() > end:
+            if not patience.again():
                 raise locked(want, found, writer.deadline("lock"))
-            time.sleep(pause)
-            pause = min(pause * 1.5, 2.0)
             found = read(writer.client, found)
         return found
 
@@ -421,17 +418,15 @@ class Engine:
         fresh = {"started", "rebooted"} & set(outcome.actions) and not check
         # A guest that has run for long has its address, or nobody can tell it.
         limit = writer.deadline("address")
-        end, pause = time.monotonic() + (limit if fresh else max(0.0, limit - have.uptime)), 0.2
+        patience = Patience(limit if fresh else max(0.0, limit - have.uptime), longest=1.0)
         while True:
             found, reason = addresses(writer.client, have)
             told = [address for address in found if (leased6 if ":" in address else leased)]
             known = sorted(dict.fromkeys([*static, *told]), key=lambda address: ":" in address)
             if any("." in address for address in told) if leased else known:
                 return known
-            if check or reason == NO_AGENT or time.monotonic() >= end:
+            if check or reason == NO_AGENT or not patience.again():
                 break
-            time.sleep(pause)
-            pause = min(pause * 1.4, 1.0)
         if not check:
             outcome.warnings.append(
                 f"{outcome.want.label}: its address by {'DHCP' if leased else 'IPv6'} is not known ({reason or 'it has none yet'})"

@@ -35,6 +35,7 @@ from .model import (
     Want,
 )
 from .options import BESIDE
+from .patience import Patience
 from .plan import plan
 from .survey import Cluster, read
 
@@ -224,12 +225,11 @@ class _Course:
         """The guest as it is now, when nothing else works on it any more."""
         if not self._at.vmid:
             return None
-        client, end = self._writer.client, time.monotonic() + self._writer.deadline("lock")
-        grace, pause = time.monotonic() + (GRACE if retry and not self._outcome.have else 0), 0.1
+        patience = Patience(self._writer.deadline("lock"))
+        grace = Patience(GRACE if retry and not self._outcome.have else 0)
         while True:
-            found = read(client, self._at)
-            if found is None and time.monotonic() < grace:
-                time.sleep(0.3)
+            found = read(self._writer.client, self._at)
+            if found is None and grace.again():
                 continue
             if found is None:
                 self._made = False
@@ -241,10 +241,8 @@ class _Course:
                     return None
                 self._at = self._beside(found)
                 return self._at
-            if time.monotonic() > end:
+            if not patience.again():
                 raise locked(self._want, found, self._writer.deadline("lock"))
-            time.sleep(pause)
-            pause = min(pause * 1.5, 2.0)
 
     def _named_ours(self, found: Guest) -> bool:
         return self._made and found.vmid == self._at.vmid
@@ -373,16 +371,14 @@ class _Course:
 
     def _watch(self, change: Change, what: str, done: Callable[[Mapping[str, Any]], bool]) -> None:
         """Ask until something that has no task of its own has happened."""
-        client, seconds, pause = self._writer.client, self._writer.deadline(change.deadline), 0.1
-        end = time.monotonic() + seconds
-        while not done(client.get(f"{self._base()}/{what}", self._subject(change))):
-            if time.monotonic() > end:
+        seconds = self._writer.deadline(change.deadline)
+        patience = Patience(seconds)
+        while not done(self._writer.client.get(f"{self._base()}/{what}", self._subject(change))):
+            if not patience.again():
                 raise Failed(
                     f"{self._subject(change)}: not finished after {seconds:g} s: look at its tasks on the hypervisor, "
                     f"or raise deadlines.{change.deadline}"
                 )
-            time.sleep(pause)
-            pause = min(pause * 1.4, 2.0)
 
     def _power(self, change: Start | Stop | Reboot, have: Guest | None) -> None:
         base, seconds = f"{self._base()}/status", int(self._writer.deadline("stop"))
