@@ -156,7 +156,7 @@ STEPS = (
     Step("scenario-day2", (molecule("day2"),), 240),
     Step("scenario-faults", (molecule("faults"),), 180),
     Step("scenario-fleet", (molecule("fleet"),), 180, long=True),
-    Step("scenario-component", (molecule("component"),), 420, long=True),
+    Step("scenario-component", (molecule("component"),), 1200, long=True),
     Step("scenario-guests_long", (molecule("guests_long"),), 480, long=True),
     Step("scenario-production", (molecule("production"),), 1800, long=True),
     Step("scenario-restore", (molecule("restore"),), 300, long=True),
