@@ -292,6 +292,9 @@ class GoBuild:
             text=True,
             start_new_session=True,
         )
+        if self._stopped.is_set():
+            # The end was asked for while the command was starting.
+            self.stop()
         process = self._process
         assert process.stdout is not None
         assert process.stderr is not None
