@@ -21,6 +21,8 @@ from minio import Minio
 from tests.retention.conftest import JOBS, ROOT, Process, free_ports
 
 sys.path.insert(0, str(ROOT / "collections"))
+sys.path.insert(0, str(ROOT / "roles/platform/files"))
+sys.path.insert(0, str(ROOT / "roles/backup/files"))
 from ansible_collections.luxima.observability.plugins.module_utils._artifacts.store import Store
 
 Json = dict[str, Any]

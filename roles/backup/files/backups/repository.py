@@ -67,10 +67,13 @@ class Repository:
             whole.update(chunk)
             size += len(chunk)
             digest = hashlib.sha256(chunk).hexdigest()
-            if self.blobs.get(digest) != len(chunk):
+            with self._guard:
+                # Claimed before it is there: another thread may come with the same content. `commit` looks whether all arrived.
+                new = self.blobs.get(digest) != len(chunk)
+                self.blobs[digest] = len(chunk)
+            if new:
                 self._store.put(self._blob(digest), chunk)
                 with self._guard:
-                    self.blobs[digest] = len(chunk)
                     self.added += len(chunk)
             chunks.append([digest, len(chunk)])
         return {"size": size, "sha256": whole.hexdigest(), "chunks": chunks}
