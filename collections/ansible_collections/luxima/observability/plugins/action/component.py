@@ -97,7 +97,7 @@ class ActionModule(ActionBase):
     # What the record asks for
 
     def _present(self, record: Record, have: Json) -> Json:
-        record, files = building.revised(record, building.contents(record, self._rendered(record)))
+        record, files = self._built(record)
         artifacts = self._artifacts(record, str(self._answer["architecture"]))
         salt = str(self._answer["salt"]) or secrets.token_hex(16)
         known = {name: _entry(item, name in record.tools) for name, item in artifacts.items()}
@@ -200,6 +200,9 @@ class ActionModule(ActionBase):
 
     # Rendering
 
+    def _built(self, record: Record) -> tuple[Record, dict[str, building.Content]]:
+        return building.revised(record, building.contents(record, self._rendered(record)))
+
     def _rendered(self, record: Record) -> dict[int, dict[str, bytes]]:
         found: dict[int, dict[str, bytes]] = {}
         for index, spec in enumerate(record.files):
@@ -259,7 +262,7 @@ class ActionModule(ActionBase):
         folder.mkdir(parents=True)
         if record.state != "present":
             return {"changed": False, "actions": ["rendered"], "release": ""}
-        record, files = building.revised(record, building.contents(record, self._rendered(record)))
+        record, files = self._built(record)
         for path, item in files.items():
             kind, _, rest = path.partition("/")
             place = folder / ("unit" if kind == "unit" else f"etc/{rest}")

@@ -8,7 +8,6 @@ import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -95,9 +94,12 @@ def revised(record: Record, files: Mapping[str, Content]) -> tuple[Record, dict[
     marked = {f"etc/{spec.path}" for spec in record.files if spec.revision}
     if not marked:
         return record, dict(files)
-    read = {path: item.data for path, item in files.items() if item.on_change == "reload" and not item.secret}
-    digests = [f"{path} {sha256(data).hexdigest()}" for path, data in sorted(read.items())]
-    revision = f"revision-{sha256(chr(10).join(digests).encode()).hexdigest()[:12]}"
+    digests = [
+        f"{path} {digest(item.data)}"
+        for path, item in sorted(files.items())
+        if item.on_change == "reload" and not item.secret
+    ]
+    revision = f"revision-{digest(chr(10).join(digests).encode())[:12]}"
     put = {
         path: replace(item, data=item.data.replace(REVISION.encode(), revision.encode()))
         if path in marked
