@@ -11,7 +11,6 @@ import json
 import multiprocessing
 import os
 import re
-import signal
 import subprocess
 import sys
 import traceback
@@ -51,27 +50,6 @@ class Site:
             module.main()
         result: dict[str, Any] = json.loads(out.getvalue().strip().splitlines()[-1])
         return result
-
-    def killed(self, after: int, *guests: dict[str, Any]) -> bool:
-        """Run in a process that is killed once so many requests have taken effect, before the last is answered.
-
-        Whether it lived that long.
-        """
-        gate, opener = os.pipe()
-        child = os.fork()
-        if child == 0:
-            try:
-                os.read(gate, 1)
-                self.run(*guests)
-            finally:
-                os._exit(0)
-        self.server.faults.after(after, lambda: os.kill(child, signal.SIGKILL))
-        os.write(opener, b"1")
-        _pid, status = os.waitpid(child, 0)
-        os.close(gate)
-        os.close(opener)
-        self.server.faults.reset()
-        return os.WIFSIGNALED(status)
 
     def process(self, *guests: dict[str, Any]) -> subprocess.Popen[str]:
         """The same as a process of its own, which can run beside another or be killed."""

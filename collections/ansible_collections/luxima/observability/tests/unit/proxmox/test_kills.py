@@ -4,11 +4,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import json
 import os
+import signal
 from typing import Any
 from urllib.parse import unquote
 
 import pytest
+from ansible.module_utils.testing import patch_module_args
+from ansible_collections.luxima.observability.plugins.modules import proxmox_guests
 
 import lab.testing
 
@@ -49,6 +55,37 @@ COURSES: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {
 }
 
 
+class Standby:
+    """A run of the module that waits for its arguments.
+
+    Begun before there is a server: forked beside its threads, it may wait for ever for a lock that one of them held.
+    """
+
+    def __init__(self) -> None:
+        arguments, self._arguments = os.pipe()
+        self._pid = os.fork()
+        if self._pid:
+            os.close(arguments)
+            return
+        os.close(self._arguments)
+        try:
+            with os.fdopen(arguments, encoding="utf-8") as given:
+                told = json.load(given)
+            with patch_module_args(told), contextlib.redirect_stdout(io.StringIO()):
+                proxmox_guests.main()
+        finally:
+            os._exit(0)
+
+    def killed(self, site: Site, after: int, *guests: dict[str, Any]) -> bool:
+        """Runs, and is killed once so many requests have taken effect, before the last is answered. Whether it lived that long."""
+        site.server.faults.after(after, lambda: os.kill(self._pid, signal.SIGKILL))
+        with os.fdopen(self._arguments, "w", encoding="utf-8") as told:
+            json.dump(site.arguments(guests, False, {}), told)
+        _pid, status = os.waitpid(self._pid, 0)
+        site.server.faults.reset()
+        return os.WIFSIGNALED(status)
+
+
 def requests(name: str) -> int:
     """How many a course takes that nobody kills, with some to spare for answers that come later."""
     before, after = COURSES[name]
@@ -64,13 +101,14 @@ def requests(name: str) -> int:
 def course(where: tuple[str, int]) -> str:
     name, after = where
     before, wanted = COURSES[name]
+    run = Standby()
     with lab.testing.server(nodes=("pve1", "pve2"), vm_templates=True) as server:
         site = Site(server)
         if before:
             site.ok(*before)
         macs = {old["name"]: site.config(old["name"])["net0"] for old in before}
         server.faults.slow(0.05)
-        killed = site.killed(after, *wanted)
+        killed = run.killed(site, after, *wanted)
         settled = [
             {**record, "state": "started"} if record.get("state") == "restarted" else record
             for record in wanted
