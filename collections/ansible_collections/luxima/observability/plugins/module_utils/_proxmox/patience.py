@@ -16,8 +16,9 @@ class Patience:
 
     def again(self) -> bool:
         """Whether there is time to ask once more; pauses before that."""
-        if time.monotonic() >= self._end:
+        left = self._end - time.monotonic()
+        if left <= 0:
             return False
-        time.sleep(self._pause)
+        time.sleep(min(self._pause, left))
         self._pause = min(self._pause * 1.4, self._longest)
         return True
