@@ -57,7 +57,8 @@ class Guest:
     uptime: int = 0
     digest: str = ""
     config: Mapping[str, Any] = field(default_factory=dict)
-    pending: frozenset[str] = frozenset()
+    #: What waits for a reboot: key and the value that holds until then (None: there is none).
+    pending: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -136,7 +136,7 @@ def _clone(want: Want, source: Guest | None, reboot: str) -> Plan:
         pool=str(params.get("pool", "")),
         lock="",
         ha="",
-        pending=frozenset(),
+        pending={},
     )
     # What only a creation can give, a container has from its source.
     rest = _update(want, copy, reboot, want.kind == "vm")
@@ -173,8 +173,17 @@ def _update(want: Want, have: Guest, reboot: str, fresh: bool) -> Plan:
             privileges.add("Pool.Allocate")
     power, running = _power_change(want, have)
     managed = _managed_keys(want, have)
-    waiting = any(item.effect == REBOOT for item in differing) or bool(have.pending & managed)
-    needs_reboot = have.running and running and (waiting or bool(have.pending))
+    # What somebody else asked for and what is taken back to the value that still holds needs no reboot.
+    back = {
+        item.key
+        for item in differing
+        if item.key in have.pending and _same(item.wire, have.pending[item.key])
+    }
+    pending = have.pending.keys() - back
+    waiting = any(item.effect == REBOOT and item.key not in back for item in differing) or bool(
+        pending & managed
+    )
+    needs_reboot = have.running and running and (waiting or bool(pending))
     if isinstance(power, Reboot):
         needs_reboot = False
     elif power is None and needs_reboot and waiting and reboot == "if_needed":
@@ -195,6 +204,11 @@ def _update(want: Want, have: Guest, reboot: str, fresh: bool) -> Plan:
     if "ha" in after:
         before["ha"] = bool(have.ha)
     return Plan(tuple(changes), before, after, needs_reboot, refusals, frozenset(privileges))
+
+
+def _same(wire: object, holds: object) -> bool:
+    """Whether a value to be sent (None: to be deleted) is the one that holds (None: there is none)."""
+    return wire is holds if wire is None or holds is None else str(wire) == str(holds)
 
 
 def _availability(

@@ -132,11 +132,11 @@ def read(client: Client, guest: Guest, status: Mapping[str, Any] | None = None) 
     except Absent:
         return None
     config: dict[str, Any] = {}
-    pending: set[str] = set()
+    pending: dict[str, Any] = {}
     for entry in entries:
         key = str(entry["key"])
         if "pending" in entry or entry.get("delete"):
-            pending.add(key)
+            pending[key] = entry.get("value")
         if entry.get("delete"):
             continue
         value = entry.get("pending", entry.get("value"))
@@ -157,7 +157,7 @@ def read(client: Client, guest: Guest, status: Mapping[str, Any] | None = None) 
         lock=str(config.pop("lock", "") or status.get("lock") or ""),
         digest=digest,
         config=config,
-        pending=frozenset(pending),
+        pending=pending,
     )
 
 

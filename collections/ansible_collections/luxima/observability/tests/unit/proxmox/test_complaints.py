@@ -240,6 +240,20 @@ def test_13_nothing_reboots_unasked(site: Site, kind: str) -> None:
 
 
 @kinds
+def test_13_what_is_taken_back_before_it_held_reboots_nothing(site: Site, kind: str) -> None:
+    """Somebody's change that waits for a reboot, and is not wanted, is gone without one; check mode knows."""
+    wanted = guest(kind, nameservers=[], **({"memory_mb": 512} if kind == "vm" else {}))
+    site.ok(wanted)
+    site.edit("one", **({"memory": 700} if kind == "vm" else {"nameserver": "1.1.1.1"}))
+    predicted = site.ok(wanted, check=True, reboot="if_needed")
+    done = site.ok(wanted, reboot="if_needed")
+    assert comparable(done) == comparable(predicted)
+    assert (outcome(done)["actions"], outcome(done)["needs_reboot"]) == (["configured"], False)
+    assert site.server.count("POST", "/status/reboot") == 0
+    assert site.ok(wanted, reboot="if_needed")["changed"] is False
+
+
+@kinds
 def test_14_resize_that_has_happened_is_no_error(site: Site, kind: str) -> None:
     """With every fault of the hypervisor: test_faults."""
     site.ok(guest(kind))

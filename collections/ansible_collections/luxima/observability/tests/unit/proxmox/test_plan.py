@@ -244,12 +244,12 @@ def test_order_of_changes() -> None:
 
 
 def test_pending_and_reboot_policy() -> None:
-    waiting = replace(HAVE, config={**HAVE.config, "features": "nesting=1"}, pending=frozenset({"features"}))
+    waiting = replace(HAVE, config={**HAVE.config, "features": "nesting=1"}, pending={"features": None})
     want = lxc(features={"nesting": True})
     assert plan(want, waiting).changes == ()
     assert plan(want, waiting).needs_reboot
     assert plan(want, waiting, reboot="if_needed").changes == (Reboot(),)
-    foreign = replace(HAVE, pending=frozenset({"cpulimit"}))
+    foreign = replace(HAVE, pending={"cpulimit": 1})
     assert plan(lxc(), foreign, reboot="if_needed").changes == ()
     assert plan(lxc(), foreign).needs_reboot
 
