@@ -141,7 +141,7 @@ def test_a_killed_run_leaves_no_copy_and_the_next_goes_on(
     process.kill()
     process.communicate()
     done = copied()
-    assert done < 60, "killed too late to show anything"
+    assert 10 <= done < 60, "killed too late to show anything"
     assert guest.do("list", "minio") == []
     told = guest.do("run", "minio")
     # 2 MB each; at most four were on their way.
