@@ -175,9 +175,9 @@ def _update(want: Want, have: Guest, reboot: str, fresh: bool) -> Plan:
     managed = _managed_keys(want, have)
     # What somebody else asked for and what is taken back to the value that still holds needs no reboot.
     back = {
-        item.key
-        for item in differing
-        if item.key in have.pending and _same(item.wire, have.pending[item.key])
+        key
+        for key, holds in have.pending.items()
+        if (key in delete if holds is None else key in values and str(values[key]) == str(holds))
     }
     pending = have.pending.keys() - back
     waiting = any(item.effect == REBOOT and item.key not in back for item in differing) or bool(
@@ -204,11 +204,6 @@ def _update(want: Want, have: Guest, reboot: str, fresh: bool) -> Plan:
     if "ha" in after:
         before["ha"] = bool(have.ha)
     return Plan(tuple(changes), before, after, needs_reboot, refusals, frozenset(privileges))
-
-
-def _same(wire: object, holds: object) -> bool:
-    """Whether a value to be sent (None: to be deleted) is the one that holds (None: there is none)."""
-    return wire is holds if wire is None or holds is None else str(wire) == str(holds)
 
 
 def _availability(
