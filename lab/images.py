@@ -23,7 +23,8 @@ QEMU = "/usr/bin/qemu-system-x86_64"
 SIZE = 3 << 30
 
 _PACKAGES = (
-    *templates.PACKAGES,
+    # An emulated login that starts a user's own systemd takes twice as long.
+    *(package for package in templates.PACKAGES if package != "libpam-systemd"),
     "cloud-init",
     "e2fsprogs",
     "initramfs-tools",
@@ -48,7 +49,11 @@ done
 echo 'LABEL=root / ext4 rw,noatime 0 0' >"$root/etc/fstab"
 mkdir -p "$root/var/log/journal" "$root/root/.ssh"
 chmod 700 "$root/root/.ssh"
-echo 'UseDNS no' >"$root/etc/ssh/sshd_config.d/lab.conf"
+# A login costs an emulated machine a second: no greeting, a quick exchange of keys, and it goes before other work.
+printf '%s\n' 'UseDNS no' 'KexAlgorithms curve25519-sha256' >"$root/etc/ssh/sshd_config.d/lab.conf"
+sed -i '/pam_motd/d' "$root/etc/pam.d/sshd"
+mkdir "$root/etc/systemd/system/ssh.service.d"
+printf '%s\n' '[Service]' 'Nice=-10' >"$root/etc/systemd/system/ssh.service.d/lab.conf"
 
 cat >"$root/etc/cloud/cloud.cfg" <<'END'
 # What a guest of the lab gets from its cloud-init drive, and no more.
