@@ -158,7 +158,7 @@ STEPS = (
     Step("scenario-fleet", (molecule("fleet"),), 180, long=True),
     Step("scenario-component", (molecule("component"),), 1200, long=True),
     Step("scenario-guests_long", (molecule("guests_long"),), 480, long=True),
-    Step("scenario-production", (molecule("production"),), 1800, long=True),
+    Step("scenario-production", (molecule("production"),), 1200, long=True),
     Step("scenario-restore", (molecule("restore"),), 300, long=True),
     Step("scenario-faults-all", (("env", "FAULTS=all", *molecule("faults")),), 3000, long=True),
     # One of its tests runs a plugin of community.proxmox, which the benchmark's packages contain.
