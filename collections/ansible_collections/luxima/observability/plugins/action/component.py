@@ -33,6 +33,10 @@ from ansible_collections.luxima.observability.plugins.module_utils._component.re
     parse,
 )
 from ansible_collections.luxima.observability.plugins.module_utils._component.rollout import Rollout, Stopped
+from ansible_collections.luxima.observability.plugins.module_utils._validate.inspect import explain
+from ansible_collections.luxima.observability.plugins.plugin_utils import run_folder
+from ansible_collections.luxima.observability.plugins.plugin_utils.checked import refuse_wrong
+from ansible_collections.luxima.observability.plugins.plugin_utils.evaluate import evaluate
 from ansible_collections.luxima.observability.plugins.plugin_utils.ready import wait_until_managed
 from ansible_collections.luxima.observability.plugins.plugin_utils.spelling import refuse_unknown
 
@@ -40,6 +44,7 @@ Json = dict[str, Any]
 
 MODULE = "luxima.observability.component"
 MARK = "luxima-state:"
+ADD_PLATFORM = "add 00-platform.yml with `plugin: luxima.observability.platform` beside hosts.yml"
 NOBODY: Json = {"users": {}, "groups": []}
 # Smaller ones travel as they are: compressing them saves less than it costs.
 COMPRESS_FROM = 1 << 20
@@ -55,14 +60,15 @@ class ActionModule(ActionBase):
         super().run(tmp, task_vars)
         self._vars: dict[str, Any] = task_vars or {}
         self._subject = str(self._task.delegate_to or self._vars.get("inventory_hostname", "?"))
-        name = self._task.args.get("name", "?")
+        name = self._name()
         if self._task.async_val:
             raise AnsibleActionFail(
                 f"component {name} on {self._subject}: a transaction cannot run in the background; remove `async`"
             )
         refuse_unknown(self._vars, self._subject)
+        refuse_wrong(self._vars, self._subject, name, self._evaluate, self._load)
         try:
-            record = parse(building.plain(self._task.args))
+            record = parse(building.plain(self._arguments(name)))
             result = self._run(record)
         except (RecordError, Stopped, OSError) as error:
             raise AnsibleActionFail(f"component {name} on {self._subject}: {error}") from None
@@ -70,6 +76,39 @@ class ActionModule(ActionBase):
         result.pop("invocation", None)
         result["component"] = record.name
         return result
+
+    # The record
+
+    def _name(self) -> str:
+        """Of the component; a record that is named by its variable is looked at before its templates are evaluated."""
+        named = self._task.args.get("record")
+        record = self._vars.get(named) if isinstance(named, str) else None
+        if named is not None and (len(self._task.args) > 1 or not isinstance(record, dict)):
+            raise AnsibleActionFail(
+                f"component on {self._subject}: record: expected the name of a variable that holds the record, and no other option; found {named!r}"
+            )
+        return str((record or self._task.args).get("name", "?"))
+
+    def _arguments(self, name: str) -> Json:
+        named = self._task.args.get("record")
+        if named is None:
+            return dict(self._task.args)
+        try:
+            record: Json = self._evaluate(self._vars, self._vars[named])
+        except AnsibleError as error:
+            reason = explain(error, self._vars[named])
+            host = self._vars["hostvars"].get(self._subject) or {}
+            if "platform_components" not in host:
+                # What other hosts say of themselves, and the platform's own facts, come with the inventory.
+                reason = f"the inventory has no source luxima.observability.platform, and this needs it ({reason}); {ADD_PLATFORM}"
+            raise AnsibleActionFail(f"component {name} on {self._subject}: {reason}") from None
+        return record
+
+    def _evaluate(self, variables: Json, value: Any) -> Any:
+        return evaluate(self._templar, variables, value)
+
+    def _load(self, file: str) -> Any:
+        return self._loader.load_from_file(file, cache="all", unsafe=True, trusted_as_template=True)
 
     def _run(self, record: Record) -> Json:
         render_dir = self._variable("platform_render_dir", "")
@@ -229,7 +268,7 @@ class ActionModule(ActionBase):
             rendered = templar.template(text, escape_backslashes=False, overrides={"trim_blocks": True})
         except AnsibleError as error:
             raise AnsibleActionFail(
-                f"component {self._task.args.get('name')} on {self._subject}: template {name}: {error}"
+                f"component {self._name()} on {self._subject}: template {name}: {error}"
             ) from error
         return str(rendered).encode()
 
@@ -283,14 +322,8 @@ class ActionModule(ActionBase):
 
     # Asking the host
 
-    def _run_folder(self) -> Path:
-        """Belongs to this run of ansible-playbook and is removed by it at its end."""
-        folder = Path(C.DEFAULT_LOCAL_TMP) / "luxima"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        return folder
-
     def _state_file(self) -> Path:
-        return self._run_folder() / f"state-{self._subject.replace('/', '_')}.json"
+        return run_folder.path() / f"state-{self._subject.replace('/', '_')}.json"
 
     def _state(self) -> Json:
         try:
@@ -320,10 +353,7 @@ class ActionModule(ActionBase):
         return answer
 
     def _remember(self, answer: Json) -> None:
-        target = self._state_file()
-        temporary = target.with_suffix(f".{os.getpid()}")
-        temporary.write_text(json.dumps(answer), encoding="utf-8")
-        temporary.replace(target)
+        run_folder.write(self._state_file(), json.dumps(answer))
 
     def _ask(self, expression: str) -> Any:
         """Runs the state reader from standard input: no file, no module, nothing in the host's journal."""
@@ -342,7 +372,7 @@ class ActionModule(ActionBase):
                 return json.loads(line[len(MARK) :])
         words = (done["stderr"] or done["stdout"]).strip().splitlines()
         raise AnsibleActionFail(
-            f"component {self._task.args.get('name')} on {self._subject}: could not read the host's state with "
+            f"component {self._name()} on {self._subject}: could not read the host's state with "
             f"`{command}` (exit code {done['rc']}): {' | '.join(words[-5:])}"
         )
 
@@ -376,7 +406,7 @@ class ActionModule(ActionBase):
         serves: bool,
     ) -> Json:
         slots = int(self._variable("platform_rollout_slots", "1"))
-        queue = Rollout(self._run_folder() / "rollout", record.name, slots)
+        queue = Rollout(run_folder.path() / "rollout", record.name, slots)
         # The state is asked again whatever happens from here on.
         self._state_file().unlink(missing_ok=True)
         hosts = self._vars.get("ansible_play_hosts_all") or []

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ansible.errors import AnsibleActionFail, AnsibleError
+from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.luxima.observability.plugins.module_utils._validate import faults, places, schema
@@ -17,6 +17,7 @@ from ansible_collections.luxima.observability.plugins.module_utils._validate.ins
     Inventory,
     inspect,
 )
+from ansible_collections.luxima.observability.plugins.plugin_utils.evaluate import evaluate
 
 display = Display()
 
@@ -81,7 +82,7 @@ class ActionModule(ActionBase):
                 for host in hostvars
                 if host in groups["all"]
             },
-            template=self._evaluate,
+            template=lambda variables, value: evaluate(self._templar, variables, value),
             roles=roles,
             known=known | schema.switches(places.beside(__file__, "playbooks")),
             run_tags=list(task_vars.get("ansible_run_tags") or []),
@@ -90,15 +91,6 @@ class ActionModule(ActionBase):
 
     def _load(self, file: str) -> Any:
         return self._loader.load_from_file(file, cache="all", unsafe=True, trusted_as_template=True)
-
-    def _evaluate(self, variables: dict[str, Any], value: Any) -> Any:
-        """The value of a variable for its owner. Raises AnsibleError."""
-        try:
-            return self._templar.copy_with_new_env(available_variables=variables).template(value)
-        except AnsibleError:
-            raise
-        except Exception as error:  # a filter or lookup may raise anything; it is a fault of the variable
-            raise AnsibleError(f"{type(error).__name__}: {error}") from error
 
     @staticmethod
     def _installation(task_vars: dict[str, Any]) -> list[Fault]:

@@ -18,11 +18,17 @@ description:
   - Module arguments never carry content. Files travel as one archive that only root can read.
   - A host may lose its connection, its power or this process at any moment. The old or the new release serves, and
     the next run finishes or undoes.
+  - The variables of the component's role, and of the platform, that somebody has set are checked against their argument
+    specs before the first request, whatever playbook, tag or limit led here.
 options:
-  name:
-    description: Name of the component, of its service, of C(/opt/luxima/<name>) and C(/etc/<name>).
+  record:
+    description:
+      - Name of the variable that holds all other options. They are then evaluated after the variables they are made of were checked.
+      - No other option may stand beside it.
     type: str
-    required: true
+  name:
+    description: Name of the component, of its service, of C(/opt/luxima/<name>) and C(/etc/<name>). Needed unless O(record) is given.
+    type: str
   state:
     description:
       - V(present) deploys. V(absent) removes what V(present) made and keeps the data directories.
@@ -207,6 +213,10 @@ EXAMPLES = r"""
     validate:
       - ["{bin}/loki", "-config.file={etc}/loki.yml", "-verify-config"]
     ready: {url: "http://127.0.0.1:3100/ready"}
+
+- name: The same from a variable, as the roles do
+  luxima.observability.component:
+    record: __loki_component
 
 - name: Return to the release before
   luxima.observability.component:

@@ -5,14 +5,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from ansible import constants as C
 from ansible.errors import AnsibleActionFail
 from ansible_collections.luxima.observability.plugins.module_utils._validate import places, schema
+from ansible_collections.luxima.observability.plugins.plugin_utils import run_folder
 
 
 def refuse_unknown(variables: Mapping[str, Any], subject: str) -> None:
@@ -29,7 +27,7 @@ def refuse_unknown(variables: Mapping[str, Any], subject: str) -> None:
 
 def _known() -> set[str]:
     """Read once by a run, whichever of its processes comes first."""
-    kept = Path(C.DEFAULT_LOCAL_TMP) / "luxima" / "names.json"
+    kept = run_folder.path() / "names.json"
     try:
         return set(json.loads(kept.read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError):
@@ -38,8 +36,5 @@ def _known() -> set[str]:
     known = schema.switches(places.beside(__file__, "playbooks"))
     if roles is not None:
         known |= schema.names(roles)
-    kept.parent.mkdir(mode=0o700, exist_ok=True)
-    temporary = kept.with_suffix(f".{os.getpid()}")
-    temporary.write_text(json.dumps(sorted(known)), encoding="utf-8")
-    temporary.replace(kept)
+    run_folder.write(kept, json.dumps(sorted(known)))
     return known

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ansible.errors import AnsibleError, AnsibleUndefinedVariable
@@ -14,6 +14,7 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
 from .._artifacts import lock
 from .._artifacts.store import default_lock_file
+from .._component.manifest import plain
 from .._retention import policy as retention
 from . import groups as grouping
 from . import guests, schema
@@ -55,6 +56,8 @@ class Inventory:
     known: set[str]
     run_tags: list[str] = field(default_factory=list)
     skip_tags: list[str] = field(default_factory=list)
+    # Only what somebody wrote, and what must be there: a default needs no look.
+    own_only: bool = False
 
 
 @dataclass
@@ -110,6 +113,14 @@ def inspect(inventory: Inventory) -> Findings:
     return found
 
 
+def inspect_component(inventory: Inventory, host: str, component: str) -> Findings:
+    """The same for one component of one host, as its transaction asks: its role's variables and the platform's that are set."""
+    found = Findings()
+    one = replace(inventory, groups={component: [host]}, known=set(inventory.variables[host]), own_only=True)
+    _host(one, host, inventory.variables[host], [component], [component], found)
+    return found
+
+
 def _any(values: Mapping[str, Mapping[str, Any]], name: str, default: Any) -> Any:
     return next((having[name] for having in values.values() if name in having), default)
 
@@ -139,6 +150,8 @@ def _host(
                     faults.append(_missing(role, name, host))
                 continue
             own = name not in role.defaults or variables[name] != role.defaults[name]
+            if inventory.own_only and not own and not option.get("required"):
+                continue
             try:
                 value = inventory.template(variables, variables[name])
             except AnsibleError as error:
@@ -181,7 +194,7 @@ def _open_mappings(values: Mapping[str, Any], host: str) -> list[Fault]:
             if not isinstance(channel, Mapping):
                 faults.append(Fault(where, host, f"must be a mapping with {', '.join(_CHANNEL)}"))
                 continue
-            messages = ArgumentSpecValidator(_CHANNEL).validate(dict(channel)).error_messages
+            messages = ArgumentSpecValidator(_CHANNEL).validate(plain(channel)).error_messages
             faults += [Fault(where, host, message) for message in messages]
             if channel.get("type") == "pagerduty" and not values.get("platform_pages"):
                 pages = "pages people, and platform_pages is false here; set it to true or remove the channel"

@@ -14,6 +14,7 @@ from typing import Any
 from ansible.errors import AnsibleError
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
+from .._component.manifest import plain
 from .faults import Fault
 
 # Variables of inventories that no component owns.
@@ -43,21 +44,24 @@ class Role:
 
 def read_roles(folder: Path, load: Callable[[str], Any]) -> dict[str, Role]:
     """Every role below a folder that has defaults; C(load) reads one YAML file with templates trusted."""
-    roles = {}
-    for home in sorted(path for path in folder.iterdir() if path.is_dir()):
-        role = Role(home.name)
-        for file in [*sorted(home.glob("defaults/main/*.yml")), home / "defaults" / "main.yml"]:
-            if file.is_file():
-                role.defaults.update(load(str(file)) or {})
-        spec = home / "meta" / "argument_specs.yml"
-        if spec.is_file():
-            try:
-                (entry,) = load(str(spec))["argument_specs"].values()
-                role.options = entry.get("options") or {}
-            except (AnsibleError, AttributeError, KeyError, TypeError, ValueError) as error:
-                role.unreadable = f"{spec}: {error}".replace("\n", " ")
-        roles[role.name] = role
-    return roles
+    homes = sorted(path for path in folder.iterdir() if path.is_dir())
+    return {home.name: read_role(home, load) for home in homes}
+
+
+def read_role(home: Path, load: Callable[[str], Any]) -> Role:
+    """One role, by its folder."""
+    role = Role(home.name)
+    for file in [*sorted(home.glob("defaults/main/*.yml")), home / "defaults" / "main.yml"]:
+        if file.is_file():
+            role.defaults.update(load(str(file)) or {})
+    spec = home / "meta" / "argument_specs.yml"
+    if spec.is_file():
+        try:
+            (entry,) = load(str(spec))["argument_specs"].values()
+            role.options = entry.get("options") or {}
+        except (AnsibleError, AttributeError, KeyError, TypeError, ValueError) as error:
+            role.unreadable = f"{spec}: {error}".replace("\n", " ")
+    return role
 
 
 def switches(playbooks: Path | None) -> set[str]:
@@ -114,7 +118,8 @@ def check_value(name: str, option: dict[str, Any], value: Any, host: str, secret
     if option.get("type", "str") in ("str", "path") and isinstance(value, (Mapping, list)):
         kind = "mapping" if isinstance(value, Mapping) else "list"
         return [Fault(name, host, f"is a {kind}; write one text")]
-    messages = ArgumentSpecValidator(spec).validate({name: value}).error_messages
+    # Core copies what it checks, and Ansible's own types are slow to copy.
+    messages = ArgumentSpecValidator(spec).validate({name: plain(value)}).error_messages
     if messages and secret:
         return [
             Fault(
