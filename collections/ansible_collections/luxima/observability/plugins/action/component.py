@@ -158,6 +158,7 @@ class ActionModule(ActionBase):
             "manifest": want,
             "salt": salt,
             "validate": [list(command) for command in record.validate],
+            "about": list(record.about),
             "environment": {**record.environment, **record.secret_environment},
         }
         blobs = [

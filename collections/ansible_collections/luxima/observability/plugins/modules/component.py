@@ -128,8 +128,9 @@ options:
     description:
       - Commands that must succeed on the staged release, run as root before anything is activated.
       - C({bin}), C({etc}) and C({share}) are the directories of the staged release, C({scratch}) an empty one.
+      - A command is a list of words, or a dictionary with these as C(run) and, for the message of a refusal, what they look at as C(about).
     type: list
-    elements: list
+    elements: raw
     default: []
   reload:
     description: How the server reads its configuration again. Without it every change restarts.
@@ -149,6 +150,7 @@ options:
       settle:
         description: Seconds a restarted process must live; by default 4 for a new program and 1 otherwise.
         type: float
+      headers: {description: Headers of the request., type: dict}
       ca_file: {description: Trust for HTTPS., type: str}
       cert_file: {description: Client certificate., type: str}
       key_file: {description: Its key., type: str}
@@ -163,13 +165,27 @@ options:
       url: {description: URL as seen from the host itself., type: str, required: true}
       status: {description: Expected status., type: int, default: 200}
       contains: {description: Text that the answer must contain., type: str}
+      json:
+        description:
+          - Data that the answer, which is JSON, must have. Of an object the given keys count, of a list the given items in any order.
+          - Names that YAML or JSON would quote are compared as what they are.
+        type: raw
+      only: {description: "Lists of the answer have no further items than those of O(proof[].json).", type: bool, default: false}
       metric: {description: Name of a metric in the answer., type: str}
       labels: {description: Labels the metric must carry., type: dict}
       value: {description: Its expected value., type: float}
       changes:
-        description: The value must differ from the one before a reload, such as the time of the last reload.
-        type: bool
+        description:
+          - V(true), the value must differ from the one before a reload, such as the time of the last reload.
+          - The name of a label, its value must differ, such as the digest of what was loaded.
+        type: raw
         default: false
+      follows:
+        description:
+          - A path of O(files) that the server reads by itself, later. O(proof[].changes) then holds for a change of this file,
+            in place of a reload.
+        type: str
+      headers: {description: Headers of the request., type: dict}
       ca_file: {description: Trust for HTTPS., type: str}
       cert_file: {description: Client certificate., type: str}
       key_file: {description: Its key., type: str}

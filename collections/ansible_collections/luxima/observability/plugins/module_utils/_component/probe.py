@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import base64
 import http.client
+import json
 import re
 import ssl
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +51,7 @@ def ask(probe: Json, method: str = "GET", timeout: float = 5.0) -> Answer:
             connection = http.client.HTTPSConnection(host, port, timeout=timeout, context=context)
         else:
             connection = http.client.HTTPConnection(host, port, timeout=timeout)
-        headers = {"Connection": "close"}
+        headers = {"Connection": "close", **probe.get("headers", {})}
         if probe.get("username"):
             secret = ""
             if probe.get("password_file"):
@@ -82,6 +84,16 @@ def _body(response: http.client.HTTPResponse, end: float) -> bytes:
 
 def metric_value(text: str, name: str, labels: dict[str, str]) -> float | None:
     """The first sample of that name that carries these labels (it may carry more)."""
+    for _have, value in _samples(text, name, labels):
+        try:
+            return float(value)
+        except ValueError:
+            return None
+    return None
+
+
+def _samples(text: str, name: str, labels: dict[str, str]) -> Iterator[tuple[dict[str, str], str]]:
+    """Labels and value of each sample of that name that carries these labels."""
     for line in text.splitlines():
         if not line.startswith(name):
             continue
@@ -93,25 +105,75 @@ def metric_value(text: str, name: str, labels: dict[str, str]) -> float | None:
             for key, value in LABEL.findall(match.group(2) or "")
         }
         if all(have.get(key) == value for key, value in labels.items()):
-            try:
-                return float(match.group(3))
-            except ValueError:
-                return None
-    return None
+            yield have, match.group(3)
 
 
-def refusal(probe: Json, answer: Answer, before: float | None = None) -> str:
+def moving(item: Json, text: str) -> str | float | None:
+    """What has to change of a metric: its value, or the value of the label that `changes` names."""
+    if isinstance(item["changes"], str):
+        found = (have for have, _value in _samples(text, item["metric"], item.get("labels", {})))
+        return next((have.get(item["changes"]) for have in found), None)
+    return metric_value(text, item["metric"], item.get("labels", {}))
+
+
+def unlike(want: Any, have: Any, only: bool, where: str = "") -> str:
+    """Where data lacks what is wanted of it; empty when it has it.
+
+    Of an object the wanted keys count, of a list the wanted items, in any order; with `only` a list has no further ones.
+    Items that are wanted must not be part of each other, else the first may take the place of the second.
+    """
+    place = where or "the answer"
+    if isinstance(want, dict):
+        if not isinstance(have, dict):
+            return f"{place} is {_short(have)}, expected an object"
+        for key, item in want.items():
+            if key not in have:
+                return f"{place} has no {key!r}"
+            found = unlike(item, have[key], only, f"{where}.{key}".lstrip("."))
+            if found:
+                return found
+        return ""
+    if isinstance(want, list):
+        if not isinstance(have, list):
+            # Servers written in Go say null for a list without items.
+            return "" if have is None and not want else f"{place} is {_short(have)}, expected a list"
+        left = list(have)
+        for item in want:
+            match = next((i for i, other in enumerate(left) if not unlike(item, other, only)), None)
+            if match is None:
+                return f"{place} lacks {_short(item)}"
+            del left[match]
+        return f"{place} has {_short(left[0])} too" if only and left else ""
+    same = want == have and isinstance(want, bool) == isinstance(have, bool)
+    return "" if same else f"{place} is {_short(have)}, expected {_short(want)}"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 120 else text[:120] + "…"
+
+
+def refusal(probe: Json, answer: Answer, before: str | float | None = None) -> str:
     """Why an answer does not hold as proof; empty when it does."""
     if answer.status != probe.get("status", 200):
         return f"{probe['url']} answered {answer}"
     if "contains" in probe and probe["contains"] not in answer.text:
         return f"{probe['url']} does not show {probe['contains'][:120]!r}"
+    if "json" in probe:
+        try:
+            data = json.loads(answer.text)
+        except ValueError:
+            return f"{probe['url']} answered no JSON: {answer}"
+        found = unlike(probe["json"], data, probe.get("only", False))
+        if found:
+            return f"{probe['url']}: {found}"
     if "metric" in probe:
         value = metric_value(answer.text, probe["metric"], probe.get("labels", {}))
         if value is None:
             return f"{probe['url']} has no metric {probe['metric']} {probe.get('labels') or ''}".rstrip()
         if "value" in probe and value != probe["value"]:
             return f"{probe['url']}: {probe['metric']} is {value:g}, expected {probe['value']:g}"
-        if probe.get("changes") and before is not None and value == before:
-            return f"{probe['url']}: {probe['metric']} is still {value:g}"
+        if probe.get("changes") and before is not None and moving(probe, answer.text) == before:
+            still = f"{before:g}" if isinstance(before, float) else f"that of {probe['changes']}={before}"
+            return f"{probe['url']}: {probe['metric']} is still {still}"
     return ""

@@ -45,10 +45,16 @@ RECORD_KEYS = frozenset(
 FILE_KEYS = frozenset(["path", "content", "template", "source", "on_change", "secret", "mode", "revision"])
 DIRECTORY_KEYS = frozenset(["path", "mode", "owner", "group"])
 UNIT_KEYS = frozenset(["description", "exec_start", "settings", "writable", "hardening", "after"])
+COMMAND_KEYS = frozenset(["run", "about"])
 RELOAD_KEYS = frozenset(["signal", "url", "method", "timeout"])
-CLIENT_KEYS = frozenset(["ca_file", "cert_file", "key_file", "username", "password_file"])
+CLIENT_KEYS = frozenset(["ca_file", "cert_file", "key_file", "username", "password_file", "headers"])
 READY_KEYS = frozenset(["url", "status", "timeout", "settle"]) | CLIENT_KEYS
-PROOF_KEYS = frozenset(["url", "status", "contains", "metric", "labels", "value", "changes"]) | CLIENT_KEYS
+PROOF_KEYS = (
+    frozenset(
+        ["url", "status", "contains", "json", "only", "metric", "labels", "value", "changes", "follows"]
+    )
+    | CLIENT_KEYS
+)
 
 
 class RecordError(ValueError):
@@ -104,6 +110,8 @@ class Record:
     secret_environment: Mapping[str, str] = field(default_factory=dict)
     unit: UnitSpec | None = None
     validate: tuple[tuple[str, ...], ...] = ()
+    # What each of those commands looks at, in an operator's words; empty: the whole.
+    about: tuple[str, ...] = ()
     reload: Json = field(default_factory=dict)
     ready: Json = field(default_factory=dict)
     proof: tuple[Json, ...] = ()
@@ -119,6 +127,7 @@ def parse(arguments: Mapping[str, Any]) -> Record:
     _known("", args, RECORD_KEYS)
     state = _choice("state", args.get("state", "present"), STATES)
     user = _text("user", args.get("user", "root"))
+    commands = _commands("validate", args.get("validate"))
     return Record(
         name=str(name),
         state=state,
@@ -132,7 +141,8 @@ def parse(arguments: Mapping[str, Any]) -> Record:
         environment=_environment("environment", args.get("environment")),
         secret_environment=_environment("secret_environment", args.get("secret_environment")),
         unit=_unit(args.get("unit"), required=state == "present"),
-        validate=_commands("validate", args.get("validate")),
+        validate=tuple(words for words, _about in commands),
+        about=tuple(about for _words, about in commands),
         reload=_reload(args.get("reload")),
         ready=_ready(args.get("ready")),
         proof=_proof(args.get("proof")),
@@ -210,15 +220,20 @@ def _argument(where: str, value: Any) -> str:
     return text
 
 
-def _commands(where: str, value: Any) -> tuple[tuple[str, ...], ...]:
+def _commands(where: str, value: Any) -> list[tuple[tuple[str, ...], str]]:
+    """Commands with what they look at: lists of words, or {run, about}."""
     commands = []
     for i, command in enumerate(_list(where, value)):
-        place = f"{where}[{i}]"
+        place, about = f"{where}[{i}]", ""
+        if isinstance(command, Mapping):
+            entry = _mapping(place, command)
+            _known(place, entry, COMMAND_KEYS)
+            about, command = _text(f"{place}.about", entry.get("about")), entry.get("run")
         words = tuple(_argument(f"{place}[{j}]", word) for j, word in enumerate(_list(place, command)))
         if not words:
             raise _wrong(place, "a command and its arguments", command)
-        commands.append(words)
-    return tuple(commands)
+        commands.append((words, about))
+    return commands
 
 
 def _relative(where: str, value: Any) -> str:
@@ -361,7 +376,15 @@ def _reload(value: Any) -> Json:
 
 
 def _client(where: str, entry: Json) -> Json:
-    return {key: _text(f"{where}.{key}", entry[key]) for key in sorted(CLIENT_KEYS) if entry.get(key)}
+    found: Json = {
+        key: _text(f"{where}.{key}", entry[key])
+        for key in sorted(CLIENT_KEYS - {"headers"})
+        if entry.get(key)
+    }
+    headers = _mapping(f"{where}.headers", entry.get("headers"))
+    if headers:
+        found["headers"] = {key: _text(f"{where}.headers.{key}", item) for key, item in headers.items()}
+    return found
 
 
 def _ready(value: Any) -> Json:
@@ -394,19 +417,39 @@ def _proof(value: Any) -> tuple[Json, ...]:
             if not isinstance(entry["contains"], str):
                 raise _wrong(f"{place}.contains", "text", entry["contains"])
             proof["contains"] = str(entry["contains"])
+        if "json" in entry:
+            proof["json"] = entry["json"]
+            proof["only"] = _flag(f"{place}.only", entry.get("only", False))
+        elif "only" in entry:
+            raise RecordError(f"{place}: only needs `json`")
         if "metric" in entry:
-            metric = _text(f"{place}.metric", entry["metric"])
-            if not METRIC.match(metric):
-                raise _wrong(f"{place}.metric", "the name of a metric", metric)
-            proof["metric"] = metric
-            labels = _mapping(f"{place}.labels", entry.get("labels"))
-            proof["labels"] = {key: str(item) for key, item in labels.items()}
-            proof["changes"] = _flag(f"{place}.changes", entry.get("changes", False))
-            if "value" in entry:
-                proof["value"] = _number(f"{place}.value", entry["value"])
-            elif not proof["changes"]:
-                raise RecordError(f"{place}: a metric needs `value` or `changes: true`")
-        elif {"value", "labels", "changes"} & set(entry):
-            raise RecordError(f"{place}: value, labels and changes need `metric`")
+            proof.update(_measured(place, entry))
+        elif {"value", "labels", "changes", "follows"} & set(entry):
+            raise RecordError(f"{place}: value, labels, changes and follows need `metric`")
         found.append(proof)
     return tuple(found)
+
+
+def _measured(place: str, entry: Json) -> Json:
+    """The part of a proof that is about a metric."""
+    metric = _text(f"{place}.metric", entry["metric"])
+    if not METRIC.match(metric):
+        raise _wrong(f"{place}.metric", "the name of a metric", metric)
+    labels = _mapping(f"{place}.labels", entry.get("labels"))
+    changes = entry.get("changes", False)
+    if not isinstance(changes, str) or changes.lower() in ("true", "yes", "false", "no"):
+        changes = _flag(f"{place}.changes", changes)
+    found: Json = {
+        "metric": metric,
+        "labels": {key: str(item) for key, item in labels.items()},
+        "changes": changes,
+    }
+    if "value" in entry:
+        found["value"] = _number(f"{place}.value", entry["value"])
+    elif not changes:
+        raise RecordError(f"{place}: a metric needs `value` or `changes`")
+    if "follows" in entry:
+        found["follows"] = _relative(f"{place}.follows", entry["follows"])
+        if not changes:
+            raise RecordError(f"{place}: follows needs `changes`")
+    return found

@@ -457,15 +457,14 @@ class Transaction:
             "{scratch}": str(scratch),
         }
         try:
-            for command in self.request["validate"]:
+            for command, about in zip(self.request["validate"], self.request["about"]):
                 words = [_replace(word, places) for word in command]
                 code, output = host.attempt(words, cwd=folder / "etc", variables=self.request["environment"])
                 if code:
                     shown = " ".join(command).replace("{bin}/", "").replace("{etc}", f"/etc/{self.name}")
                     told = output.replace(f"{folder}/etc", f"/etc/{self.name}").replace(str(folder), "")
-                    raise Refused(
-                        f"the new configuration was refused by `{shown}` (exit code {code}):\n{told}"
-                    )
+                    what = f"the new configuration ({about})" if about else "the new configuration"
+                    raise Refused(f"{what} was refused by `{shown}` (exit code {code}):\n{told}")
             self._verify_unit(folder, scratch, want)
         finally:
             host.remove(scratch)
@@ -599,15 +598,16 @@ class Transaction:
         ]
         return f"r{max(numbers, default=0) + 1:05d}-{secrets.token_hex(3)}"
 
-    def _before(self, plan: Plan, want: Json) -> list[float | None]:
-        """Values of the metrics that a reload must change."""
-        found: list[float | None] = []
+    def _before(self, plan: Plan, want: Json) -> list[str | float | None]:
+        """What a reload, or a file that the server reads by itself, must change of its metrics."""
+        found: list[str | float | None] = []
         for item in want["service"]["proof"]:
-            value = None
-            if plan.activation == "reload" and item.get("changes"):
-                answer = probe.ask(item)
-                value = probe.metric_value(answer.text, item["metric"], item.get("labels", {}))
-            found.append(value)
+            # Who is started anew reads everything at its start.
+            due = plan.activation == "reload"
+            if "follows" in item:
+                due = plan.activation in ("", "reload") and f"etc/{item['follows']}" in plan.files
+            due = due and bool(item.get("changes"))
+            found.append(probe.moving(item, probe.ask(item).text) if due else None)
         return found
 
     def _put_unit(self, folder: Path) -> bool:
@@ -686,7 +686,7 @@ class Transaction:
 
     # Prove
 
-    def _prove(self, plan: Plan, want: Json, before: list[float | None], replaces: bool) -> None:
+    def _prove(self, plan: Plan, want: Json, before: list[str | float | None], replaces: bool) -> None:
         """Returns when the service does what it should; raises Unproven when it will not."""
         if not plan.activation and not plan.release:
             return
@@ -699,7 +699,7 @@ class Transaction:
             settle = ready.get("settle", SETTLE_PROGRAM if replaces and programs else SETTLE)
         self._wait(want, before, settle, ready["timeout"])
 
-    def _wait(self, want: Json, before: list[float | None], settle: float, timeout: float) -> None:
+    def _wait(self, want: Json, before: list[str | float | None], settle: float, timeout: float) -> None:
         start = time.monotonic()
         pid, since, pause, reason = 0, start, 0.05, ""
         while True:
@@ -726,7 +726,7 @@ class Transaction:
             # Asking costs the host something as well: who is slow is asked less often.
             pause = min(pause * 1.3, max(0.25, (now - start) / 20))
 
-    def _reason(self, want: Json, shown: Json, pid: int, before: list[float | None], end: float) -> str:
+    def _reason(self, want: Json, shown: Json, pid: int, before: list[str | float | None], end: float) -> str:
         """Why the service cannot be trusted yet. No question outlasts `end` (monotonic) by more than a moment."""
         # A unit that did its work at its start (Type=oneshot, RemainAfterExit=yes) stays active without a process.
         finished = shown.get("SubState") == "exited"

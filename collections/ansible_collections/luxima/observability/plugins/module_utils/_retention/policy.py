@@ -443,9 +443,9 @@ def plan(
 
     - classes: {name: {period, stores: {store: period}}}
     - prometheus: {time, size}
-    - loki: {retention_period, retention_stream, overrides, tenants, deletion_delay}; `overrides` is the content
-      of the runtime file per Loki tenant
-    - tempo: {block_retention, overrides}; Go durations, the first in hours
+    - loki: {retention_period, retention_stream, longest, overrides, tenants, deletion_delay}; `overrides` is the content
+      of the runtime file per Loki tenant, `longest` what one query must be able to ask for
+    - tempo: {block_retention, longest, overrides}; Go durations in hours
     - minio, postgresql, proxmox: {class: period}
     - copies: {job: period}, the jobs of the role `backup`
     - tables: [{table, column, class, period}], the tables of PostgreSQL
@@ -471,6 +471,7 @@ def plan(
         "loki": _loki(classes, own, chosen),
         "tempo": {
             "block_retention": durations.hours(tempo.periods["tempo"]),
+            "longest": _asked([tempo.periods["tempo"], *(periods.get(tempo.name, 0) for periods in own.values())]),
             "overrides": {
                 tenant: {"compaction": {"block_retention": durations.hours(periods[tempo.name])}}
                 for tenant, periods in own.items()
@@ -491,6 +492,11 @@ def plan(
         "lifecycles": _lifecycles(classes, own, chosen),
         "explanation": _explanation(classes, own, chosen),
     }
+
+
+def _asked(periods: list[int]) -> str:
+    """The longest of the periods, and a day: what is past its period is there until it was deleted, and both ends of a query count."""
+    return durations.hours(max(periods) + durations.DAY)
 
 
 def _tables(classes: list[DataClass], options: Options) -> list[dict[str, str]]:
@@ -574,6 +580,7 @@ def _loki(classes: list[DataClass], own: Mapping[str, Mapping[str, int]], option
         overrides[LOKI_SINGLE_TENANT] = {"retention_stream": streams + apart}
     return {
         "retention_period": durations.hours(longest),
+        "longest": _asked([longest, *(periods.get(one.name, 0) for periods in own.values() for one in logs)]),
         "retention_stream": streams,
         "overrides": overrides,
         # The one tenant there is; with several, those that have periods of their own.

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import threading
 import time
@@ -21,17 +22,26 @@ up_total 7
 reload_ok{kind="a",path="/x \\"y\\""} 0 1700000000
 reload_ok{kind="b"} 1
 odd{a="1"} NaN
+loaded_hash{config="x",sha256="ab12"} 1
 """
+RECEIVERS = '[{"name": "null"}, {"name": "a: b"}, {"name": "007", "more": {"on": true, "count": 1}}]'
 
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        status = {"/metrics": 200, "/starting": 503, "/moved": 302}.get(self.path, 404)
+        status = {"/metrics": 200, "/receivers": 200, "/tenant": 200, "/starting": 503, "/moved": 302}.get(
+            self.path, 404
+        )
         self.send_response(status)
         if status == 302:
             self.send_header("Location", "/metrics")
         self.end_headers()
-        self.wfile.write(METRICS.encode() if status == 200 else b"please wait")
+        body = METRICS.encode() if status == 200 else b"please wait"
+        if self.path == "/receivers":
+            body = RECEIVERS.encode()
+        elif self.path == "/tenant":
+            body = json.dumps({"tenant": self.headers.get("X-Scope-OrgID"), "groups": None}).encode()
+        self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
@@ -47,7 +57,7 @@ def base() -> Iterator[str]:
     server.server_close()
 
 
-def refusal(item: dict[str, Any], before: float | None = None) -> str:
+def refusal(item: dict[str, Any], before: str | float | None = None) -> str:
     return probe.refusal(item, probe.ask(item), before)
 
 
@@ -84,6 +94,51 @@ def test_a_metric_that_must_change(base: str) -> None:
     assert "is still 7" in refusal(item, 7.0)
     assert refusal(item, 6.0) == ""
     assert refusal(item) == ""
+
+
+def test_a_label_that_must_change(base: str) -> None:
+    item = {"url": f"{base}/metrics", "metric": "loaded_hash", "value": 1, "changes": "sha256"}
+    assert probe.moving(item, METRICS) == "ab12"
+    assert "is still that of sha256=ab12" in refusal(item, "ab12")
+    assert refusal(item, "cd34") == ""
+    assert refusal(item) == ""
+
+
+@pytest.mark.parametrize(
+    ("want", "only", "words"),
+    [
+        ([{"name": "null"}], False, ""),
+        ([{"name": "007"}, {"name": "null"}, {"name": "a: b"}], True, ""),
+        ([{"name": "null"}, {"name": "a: b"}], True, 'has {"name": "007"'),
+        ([{"name": "nulls"}], False, 'lacks {"name": "nulls"}'),
+        ([{"name": None}], False, "lacks"),
+        ([{"name": 7}], False, "lacks"),
+        # An item takes one place.
+        ([{"name": "null"}, {"name": "null"}], False, "lacks"),
+        ([{"more": {"on": True}}], False, ""),
+        ([{"more": {"count": 1.0}}], False, ""),
+        ([{"more": {"count": True}}], False, "lacks"),
+        ([{"more": {"on": 1}}], False, "lacks"),
+        ({"name": "null"}, False, "expected an object"),
+    ],
+)
+def test_data_is_compared_as_data(base: str, want: object, only: bool, words: str) -> None:
+    told = refusal({"url": f"{base}/receivers", "json": want, "only": only})
+    assert (words in told) if words else told == ""
+
+
+def test_what_is_no_data_is_no_proof(base: str) -> None:
+    assert "answered no JSON" in refusal({"url": f"{base}/metrics", "json": {}})
+
+
+def test_headers_go_with_the_question(base: str) -> None:
+    item = {
+        "url": f"{base}/tenant",
+        "headers": {"X-Scope-OrgID": "shop"},
+        "json": {"tenant": "shop", "groups": []},
+    }
+    assert refusal({**item, "only": True}) == ""
+    assert "tenant is null, expected" in refusal({**item, "headers": {}})
 
 
 def test_proxies_are_not_asked(base: str, monkeypatch: pytest.MonkeyPatch) -> None:

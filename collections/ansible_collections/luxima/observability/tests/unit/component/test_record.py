@@ -35,11 +35,14 @@ unit:
   hardening: strict
 validate:
   - ["{bin}/loki", "-config.file={etc}/loki.yml", "-verify-config"]
+  - {run: ["{bin}/lokitool", rules, lint], about: loki_rule_groups}
 reload: {signal: HUP}
 ready: {url: "http://127.0.0.1:3100/ready", status: 200, timeout: 60}
 proof:
   - {url: "http://127.0.0.1:3100/metrics", metric: ok, value: 1}
   - {url: "http://127.0.0.1:3100/config", contains: "x"}
+  - {url: "http://127.0.0.1:3100/rules", json: {data: {groups: [{name: "null"}]}}, only: true, headers: {X-Scope-OrgID: shop}}
+  - {url: "http://127.0.0.1:3100/metrics", metric: hash, changes: sha256, follows: runtime.yml}
 """
 
 
@@ -54,6 +57,8 @@ def test_every_documented_key_is_understood() -> None:
     assert record.files[0].mode == "0644"
     assert record.directories[0].owner == record.directories[0].group == "loki"
     assert record.live[0].owner == "root"
+    assert record.validate[1] == ("{bin}/lokitool", "rules", "lint")
+    assert record.about == ("", "loki_rule_groups")
     assert record.ready["timeout"] == 60
     assert record.unit is not None
     assert record.unit.exec_start[0] == "/usr/local/bin/loki"
@@ -92,12 +97,18 @@ def test_a_secret_file_is_not_for_everybody() -> None:
         ({"unit": {"exec_start": ["/x/y"], "settings": {"A": {"b": 1}}}}, "unit.settings.A"),
         ({"unit": {"exec_start": ["/x/y"], "hardening": "none"}}, "unit.hardening: expected one of"),
         ({"validate": ["promtool check"]}, "validate[0]: expected a list"),
+        ({"validate": [{"run": ["x"], "of": "y"}]}, "validate[0]: unknown key `of`"),
+        ({"validate": [{"run": ["x"]}]}, "validate[0].about"),
         ({"reload": {"signal": "HUP", "url": "http://x"}}, "exactly one of signal and url"),
         ({"reload": {"signal": "hup -9"}}, "reload.signal"),
         ({"ready": {"url": "ftp://x"}}, "ready.url: expected a URL"),
         ({"ready": {"timeout": "soon"}}, "ready.timeout: expected a number"),
         ({"proof": [{"metric": "x", "value": 1}]}, "proof[0].url"),
-        ({"proof": [{"url": "http://x", "metric": "x"}]}, "needs `value` or `changes: true`"),
+        ({"proof": [{"url": "http://x", "metric": "x"}]}, "needs `value` or `changes`"),
+        ({"proof": [{"url": "http://x", "only": True}]}, "only needs `json`"),
+        ({"proof": [{"url": "http://x", "follows": "x.yml"}]}, "need `metric`"),
+        ({"proof": [{"url": "http://x", "metric": "x", "value": 1, "follows": "x"}]}, "follows needs"),
+        ({"proof": [{"url": "http://x", "headers": {"a": "b\nc"}}]}, "proof[0].headers.a: expected one line"),
         ({"proof": [{"url": "http://x", "value": 1}]}, "need `metric`"),
     ],
 )
