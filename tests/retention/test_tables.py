@@ -155,6 +155,59 @@ def test_every_table_keeps_and_loses_what_it_must(server: Server, home: Path) ->
     assert 'platform_retention_last_run_success{job_name="tables"} 1' in told
 
 
+def keep(home: Path, *tables: dict[str, Any]) -> None:
+    config = json.loads((home / "retention.json").read_text())
+    config["jobs"]["tables"]["keep"] = list(tables)
+    (home / "retention.json").write_text(json.dumps(config))
+
+
+def test_no_pattern_takes_a_table_that_is_kept_for_ever(server: Server, home: Path) -> None:
+    keep(
+        home,
+        {"table": "internal.alert_logs", "column": "created_at"},
+        # A partition, a table without that column, and one that is made later.
+        {"table": "internal.events_old", "column": "created_at"},
+        {"table": "internal.notes", "column": "nothing"},
+        {"table": "internal.later", "column": "created_at"},
+    )
+    server.sql(
+        "CREATE TABLE internal.notes (created_at timestamptz); INSERT INTO internal.notes VALUES ('2001-01-01')"
+    )
+    done = upkeep(home, "run", "tables")
+    assert done.returncode == 0, done.stderr
+    assert count(server, "internal.alert_logs") == 2400
+    assert count(server, "internal.events_old") == 50
+    assert count(server, "internal.events_new") == 24 * 30 - 1
+    assert count(server, "internal.notes") == 1
+    told = json.loads(upkeep(home, "report", "--period", "internal.events_old=10d").stdout)["tables"]
+    rows = {one["pattern"]: one for one in told}
+    assert (rows["internal.alert_logs"]["period"], rows["internal.alert_logs"]["beyond"]) == ("forever", None)
+    assert rows["internal.events_old"]["beyond"] == 50
+    assert set(rows["internal.*"]["tables"]) == {'internal."Audit Deploy"', "internal.events_new"}
+
+
+def test_a_named_table_is_kept_longer_than_the_partitioned_one_it_is_part_of(
+    server: Server, home: Path
+) -> None:
+    write(server, home, {"table": "internal.events", "column": "created_at", "days": 30})
+    keep(home, {"table": "internal.events_old", "column": "created_at"})
+    assert upkeep(home, "run", "tables").returncode == 0
+    assert (count(server, "internal.events_old"), count(server, "internal.events_new")) == (50, 24 * 30 - 1)
+
+
+def test_no_pattern_takes_a_named_table_that_is_wrong(server: Server, home: Path) -> None:
+    write(
+        server,
+        home,
+        {"table": "internal.*", "column": "created_at", "days": 30},
+        {"table": "internal.alert_logs", "column": "made", "days": 400},
+    )
+    done = upkeep(home, "run", "tables")
+    assert done.returncode == 1
+    assert "internal.alert_logs: column made does not exist" in done.stderr
+    assert count(server, "internal.alert_logs") == 2400
+
+
 def test_the_report_says_periods_age_and_what_a_shorter_one_would_take(server: Server, home: Path) -> None:
     done = upkeep(home, "report", "--period", "core.audit_log=10d")
     assert done.returncode == 0, done.stderr

@@ -20,7 +20,7 @@ SELECT c.oid, quote_ident(n.nspname) || '.' || quote_ident(c.relname), n.nspname
 FROM pg_class p JOIN pg_namespace n ON n.oid = p.relnamespace
 CROSS JOIN LATERAL (SELECT p.oid AS leaf WHERE p.relkind = 'r' UNION SELECT t.relid FROM pg_partition_tree(p.oid) t WHERE t.isleaf) l
 JOIN pg_class c ON c.oid = l.leaf
-WHERE p.relkind IN ('r', 'p') AND NOT p.relispartition AND n.nspname = :'schema' AND (:'name' = '*' OR p.relname = :'name')
+WHERE p.relkind IN ('r', 'p') AND n.nspname = :'schema' AND (:'name' = '*' AND NOT p.relispartition OR p.relname = :'name')
 ORDER BY 2
 """
 _COLUMN = "SELECT format_type(atttypid, NULL) FROM pg_attribute WHERE attrelid = :'table'::oid AND attname = :'column' AND NOT attisdropped"
@@ -38,12 +38,12 @@ _TIMES = ("timestamp with time zone", "timestamp without time zone", "date")
 
 @dataclass(frozen=True)
 class Table:
-    """One table (or leaf of a partitioned one); `sql` is its quoted name, `days` its period."""
+    """One table (or leaf of a partitioned one); `sql` is its quoted name, `days` its period, None when it is kept for ever."""
 
     pattern: str
     sql: str
     column: str
-    days: int
+    days: int | None
 
 
 class Database:
@@ -74,34 +74,50 @@ class Database:
         return [line.split("\t") for line in told.splitlines() if line]
 
 
+def _entries(config: Mapping[str, Any]) -> list[Json]:
+    """Those with a period, and those that are kept for ever, which have no days."""
+    return [*config["tables"], *config.get("keep", [])]
+
+
 def found(database: Database, config: Mapping[str, Any]) -> tuple[list[Table], list[str]]:
-    """The tables that the patterns mean, and what is wrong with some of them. A named table goes before `schema.*`."""
+    """The tables that the patterns mean, and what is wrong with some of them.
+
+    A named table goes before `schema.*`, also one that is kept or wrong: no other class takes it.
+    """
     taken: dict[str, Table] = {}
+    claimed: set[str] = set()
     faults = []
-    for entry in sorted(config["tables"], key=lambda one: str(one["table"]).endswith("*")):
+    # In doubt, such as a partition of its own class, data is kept.
+    order = sorted(_entries(config), key=lambda one: (str(one["table"]).endswith("*"), "days" in one))
+    for entry in order:
+        kept = entry.get("days") is None
         pattern, column = str(entry["table"]), str(entry["column"])
         schema, _, name = pattern.partition(".")
         rows = database.ask(_LEAVES, schema=schema, name=name)
-        if not rows and name != "*":
+        if not rows and name != "*" and not kept:
             faults.append(f"{pattern}: there is no such table in database {config['database']['name']}")
         for oid, sql, _parent in rows:
-            if sql in taken:
+            if sql in claimed:
                 continue
+            claimed.add(sql)
             kinds = database.ask(_COLUMN, table=oid, column=column)
             if not kinds or kinds[0][0] not in _TIMES:
+                if kept:
+                    continue
                 kind = f"is {kinds[0][0]}" if kinds else "does not exist"
                 faults.append(
                     f"{sql}: column {column} {kind}; platform_retention_tables names one with a time"
                 )
                 continue
-            taken[sql] = Table(pattern, sql, column, int(entry["days"]))
+            taken[sql] = Table(pattern, sql, column, None if kept else int(entry["days"]))
     return list(taken.values()), faults
 
 
 def run(config: Json, password: str, say: Callable[[str], None] = print) -> Json:
     """Deletes what is past its period; returns rows by table. Raises JobError at the end for what could not be done."""
     database = Database(config["database"], password)
-    tables, faults = found(database, config)
+    every, faults = found(database, config)
+    tables = [table for table in every if table.days is not None]
     deleted: dict[str, int] = {}
     for table in tables:
         try:
@@ -128,22 +144,26 @@ def _batches(database: Database, table: Table, batch: int, pause: float) -> Iter
 
 
 def report(config: Json, password: str, wanted: Mapping[str, int]) -> list[Json]:
-    """Per pattern: period, tables, time of the oldest row, rows older than the wanted days (its own when not given)."""
+    """Per pattern: period, tables, time of the oldest row, rows older than the wanted days (its own when not given).
+
+    Of what is kept for ever nothing is counted (None) unless days are wanted.
+    """
     database = Database(config["database"], password)
     tables, _faults = found(database, config)
     shown = []
-    for entry in config["tables"]:
-        pattern = str(entry["table"])
+    for entry in _entries(config):
+        pattern, period = str(entry["table"]), entry.get("days")
         own = [one for one in tables if one.pattern == pattern]
-        days = int(wanted.get(pattern, entry["days"]))
+        counted = wanted.get(pattern, period)
+        days = 0 if counted is None else int(counted)
         rows = [database.ask(_AGES, table=one.sql, column=one.column, days=days)[0] for one in own]
         shown.append(
             {
                 "pattern": pattern,
-                "period": f"{entry['days']}d",
+                "period": "forever" if period is None else f"{period}d",
                 "tables": [one.sql for one in own],
                 "oldest": min((float(row[0]) for row in rows if row[0]), default=None),
-                "beyond": sum(int(row[1]) for row in rows),
+                "beyond": None if counted is None else sum(int(row[1]) for row in rows),
             }
         )
     return shown

@@ -8,6 +8,9 @@ import re
 
 SECONDS = {"y": 365 * 86400, "w": 7 * 86400, "d": 86400, "h": 3600, "m": 60, "s": 1}
 DAY = SECONDS["d"]
+# What is never deleted; longer than every period.
+FOREVER = 10**15
+FOREVER_WORD = "forever"
 _PART = re.compile(r"(\d+)(ms|[ywdhms])")
 _SIZES = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4, "P": 5, "E": 6}
 _WHOLE = re.compile(r"(?:\d+(?:ms|[ywdhms]))+")
@@ -23,8 +26,15 @@ def parse(text: object) -> int:
     return sum(int(number) * SECONDS.get(unit, 0) for number, unit in _PART.findall(value))
 
 
+def period(text: object) -> int:
+    """Seconds of what a policy says, which may be `forever`. Raises ValueError with the accepted forms."""
+    return FOREVER if text == FOREVER_WORD else parse(text)
+
+
 def days(seconds: int) -> str:
-    """The spelling of the policy: `30d`; hours or seconds where the period is not whole days."""
+    """The spelling of the policy: `30d` or `forever`; hours or seconds where the period is not whole days."""
+    if seconds >= FOREVER:
+        return FOREVER_WORD
     for unit in ("d", "h", "m"):
         if seconds % SECONDS[unit] == 0:
             return f"{seconds // SECONDS[unit]}{unit}"

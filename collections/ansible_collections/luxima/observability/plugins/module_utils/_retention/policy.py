@@ -20,8 +20,10 @@ from typing import Any
 from . import durations, selectors
 
 STORES = ("prometheus", "loki", "tempo", "minio", "postgresql", "proxmox", "webhook")
-# The period of these is decided elsewhere: 0d is allowed there and nowhere else.
+# The period of these is decided elsewhere.
 UNENFORCED = ("webhook",)
+# Where nothing of the platform deletes unless it is told to, so that data can be kept for ever.
+ENDLESS = ("postgresql", "webhook")
 # Stores that know one period for everything.
 SINGLE = {"prometheus": "metrics", "tempo": "traces"}
 FIELDS = ("period", "stores", "selector", "priority", "store_periods")
@@ -90,20 +92,24 @@ def _as_mapping(value: Any, variable: str, faults: list[str]) -> dict[str, Any]:
     return {}
 
 
-def _period(text: Any, where: str, faults: list[str], zero: bool = False) -> int | None:
+def _period(text: Any, where: str, faults: list[str], endless: bool = False) -> int | None:
+    if text == durations.FOREVER_WORD and not endless:
+        faults.append(f"{where}: cannot keep for ever, only {', '.join(ENDLESS)} can; write a number of days")
+        return None
     try:
-        seconds = durations.parse(text)
+        seconds = durations.period(text)
     except ValueError as error:
         faults.append(f"{where}: {error}")
         return None
-    if seconds % durations.DAY:
+    if seconds != durations.FOREVER and seconds % durations.DAY:
         faults.append(
             f"{where}: {text} is not whole days; Loki and object storage delete by whole days, write for example {seconds // durations.DAY + 1}d"
         )
         return None
-    if seconds == 0 and not zero:
+    if seconds == 0:
         faults.append(
-            f"{where}: 0d would delete at once or keep for ever, depending on the store; the minimum is 1d (24h)"
+            f"{where}: 0d would delete at once or keep for ever, depending on the store; the minimum is 1d (24h), "
+            f"and what is never deleted is `{durations.FOREVER_WORD}` (in {', '.join(ENDLESS)})"
         )
         return None
     return seconds
@@ -150,8 +156,7 @@ def _read_class(name: str, entry: Mapping[str, Any], options: Options, faults: l
     if "period" not in entry:
         faults.append(f"{where}.period: is missing; say how long, for example 30d")
         return None
-    zero = bool(stores) and all(store in UNENFORCED for store in stores)
-    base = _period(entry["period"], f"{where}.period", faults, zero)
+    base = _period(entry["period"], f"{where}.period", faults, endless=True)
     own = _as_mapping(entry.get("store_periods", {}), f"{where}.store_periods", faults)
     periods = {store: base for store in stores if base is not None}
     for store, text in own.items():
@@ -160,9 +165,15 @@ def _read_class(name: str, entry: Mapping[str, Any], options: Options, faults: l
                 f"{where}.store_periods.{store}: the class is not kept there; {where}.stores is {', '.join(stores)}"
             )
             continue
-        seconds = _period(text, f"{where}.store_periods.{store}", faults, store in UNENFORCED)
+        seconds = _period(text, f"{where}.store_periods.{store}", faults, endless=True)
         if seconds is not None:
             periods[store] = seconds
+    faults.extend(
+        f"{where}: {store} cannot keep for ever, only {', '.join(ENDLESS)} can; give it a period of its own, "
+        f"for example store_periods: {{{store}: 365d}}"
+        for store, seconds in periods.items()
+        if seconds == durations.FOREVER and store in STORES and store not in ENDLESS
+    )
     matchers = _read_selector(name, entry, stores, options, faults)
     priority = entry.get("priority")
     if priority is not None and (
@@ -448,7 +459,8 @@ def plan(
     - tempo: {block_retention, longest, overrides}; Go durations in hours
     - minio, postgresql, proxmox: {class: period}
     - copies: {job: period}, the jobs of the role `backup`
-    - tables: [{table, column, class, period}], the tables of PostgreSQL
+    - tables: [{table, column, class, period}], the tables of PostgreSQL from which rows are deleted
+    - kept_tables: [{table, column, class, period}], those that are kept for ever, whatever pattern of `tables` they fall under
     - lifecycles: {loki, tempo, archive: [{id, prefix, days, noncurrent_days?}]}, the rules of the buckets by reader
     - explanation: [{class, stated, store, enforced, setting, match, why}]; `match` is how the read-back calls the row,
       `setting` is empty where nothing of the platform enforces it, `told` stands where nobody can be asked
@@ -488,7 +500,8 @@ def plan(
             if "minio" in one.periods
             for job in COPIES.get(one.name, ())
         },
-        "tables": _tables(classes, chosen),
+        "tables": [one for one in _tables(classes, chosen) if one["period"] != durations.FOREVER_WORD],
+        "kept_tables": [one for one in _tables(classes, chosen) if one["period"] == durations.FOREVER_WORD],
         "lifecycles": _lifecycles(classes, own, chosen),
         "explanation": _explanation(classes, own, chosen),
     }
@@ -605,14 +618,17 @@ def _explanation(
     for one in classes:
         for store, seconds in one.periods.items():
             why = f"platform_retention.{one.name}"
-            if seconds != durations.parse(one.stated):
+            if seconds != durations.period(one.stated):
                 why += f".store_periods.{store}"
             if store in UNENFORCED:
                 why += ": decided by the application that receives it"
             # How the answers of servers and jobs call a row -> what enforces it; a row for each table and each job.
             settings = {selectors.render(one.matchers) if store == "loki" else "": _SETTINGS.get(store, "")}
             told = "when they run" if store == "proxmox" else ""
-            if store == "postgresql" and tables.get(one.name):
+            if seconds == durations.FOREVER:
+                settings = {f"table {name}": "" for name in tables.get(one.name, [])} or settings
+                told = "nobody deletes"
+            elif store == "postgresql" and tables.get(one.name):
                 settings = {f"table {name}": f"timer, table {name}" for name in tables[one.name]}
             elif store == "minio" and one.name in COPIES:
                 settings = {f"{COPY}{job}": f"timer, backup of {job}" for job in COPIES[one.name]}

@@ -180,7 +180,7 @@ def postgresql(
     if report is None and check:
         return predicted(plan, "postgresql", server)
     have = {str(one["pattern"]): str(one["period"]) for one in (report or {}).get("tables", [])}
-    wanted = {str(one["table"]): str(one["period"]) for one in plan["tables"]}
+    wanted = {str(one["table"]): str(one["period"]) for one in [*plan["tables"], *plan["kept_tables"]]}
     timer = str((report or {}).get("timer") or "none")
     rows = [Row("(deletes)", "postgresql", server, "active", timer, timer == "active", "timer")]
     rows += [
@@ -327,7 +327,7 @@ def columns(cells: Sequence[tuple[str, ...]]) -> str:
 
 def _period(data: str, store: str, url: str, wanted: Any, shown: Any, setting: str) -> Row:
     try:
-        same = durations.parse(str(wanted)) == durations.parse(str(shown))
+        same = durations.period(str(wanted)) == durations.period(str(shown))
     except ValueError:
         same = False
     return Row(data, store, url, people(wanted), people(shown), same, setting)

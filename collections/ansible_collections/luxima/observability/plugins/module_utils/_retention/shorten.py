@@ -141,11 +141,19 @@ def lifecycle(url: str, bucket: Mapping[str, Any], rules: Rules | None) -> list[
 
 def tables(plan: Mapping[str, Any], server: str, report: Mapping[str, Any] | None) -> list[Shortening]:
     """Tables of PostgreSQL; `report` is what the job on the server says, None before there is one."""
-    in_force = {str(one["pattern"]): str(one["period"]) for one in (report or {}).get("tables", [])}
+    in_force = {
+        str(one["pattern"]): durations.period(str(one["period"])) for one in (report or {}).get("tables", [])
+    }
+    wanted = {str(one["table"]): durations.parse(one["period"]) for one in plan["tables"]}
+    named = {*wanted, *(str(one["table"]) for one in plan["kept_tables"])}
+    for name in in_force:
+        every = f"{name.partition('.')[0]}.*"
+        if name not in named and every in wanted:
+            # No class names it any more: it falls under that of its schema.
+            wanted[name] = wanted[every]
     found = []
-    for one in plan["tables"]:
-        name, new = str(one["table"]), durations.parse(one["period"])
-        old = durations.parse(in_force[name]) if in_force.get(name) else None
+    for name, new in wanted.items():
+        old = in_force.get(name)
         if old is None or new < old:
             found.append(Shortening("postgresql", server, f"table {name}", old, new, name))
     return found

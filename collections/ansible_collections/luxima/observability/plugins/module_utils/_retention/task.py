@@ -222,7 +222,8 @@ def _copies_beyond(given: list[Mapping[str, Any]], one: shorten.Shortening) -> d
 def _rows_beyond(given: list[Mapping[str, Any]], one: shorten.Shortening) -> dict[str, int]:
     report = next((own.get("report") or {} for own in given if own["server"] == one.server), {})
     rows = [entry["beyond"] for entry in report.get("tables", []) if entry["pattern"] == one.subject]
-    return {"rows": sum(int(count) for count in rows)}
+    # What was kept for ever is counted only for a period that was asked about.
+    return {} if None in rows else {"rows": sum(int(count) for count in rows)}
 
 
 def protect(arguments: Mapping[str, Any]) -> dict[str, Any]:

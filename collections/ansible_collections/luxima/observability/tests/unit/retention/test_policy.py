@@ -57,7 +57,7 @@ def test_plan_of_the_shipped_policy() -> None:
     assert streams['{log_class="docker"}'] == "360h"
     assert len({one["priority"] for one in plan["loki"]["retention_stream"]}) == len(streams) == 6
     assert plan["minio"] == {"archive": "60d", "database_backup": "30d", "object_storage": "14d"}
-    assert plan["postgresql"] == {"audit": "90d"}
+    assert plan["postgresql"] == {"audit": "90d", "alert_history": "forever", "deploy_audit": "forever"}
     assert plan["copies"] == {"postgresql": "30d", "grafana": "30d", "minio": "14d", "prometheus": "14d"}
     by_nobody = {row["class"] for row in plan["explanation"] if not row["setting"]}
     # What an application receives, and tables that nobody named.
@@ -92,7 +92,7 @@ def test_a_tenant_of_its_own_by_header() -> None:
 
 def test_two_stores_with_periods_of_their_own() -> None:
     plan = policy.plan(with_(audit={"period": "180d", "store_periods": {"postgresql": "90d"}}))
-    assert plan["postgresql"] == {"audit": "90d"}
+    assert plan["postgresql"]["audit"] == "90d"
     assert plan["loki"]["retention_period"] == "4320h"
 
 
@@ -146,6 +146,14 @@ BAD: list[tuple[dict[str, Any], list[str]]] = [
     ({"policy": with_(audit={"store_periods": {"postgresql": "180d"}})}, ["platform_retention.audit", "90d", "180d", "record"]),
     ({"tenants": {"t": {"audit": "30d"}}}, ["platform_retention_tenants.t.audit", "30d", "90d", "record"]),
     ({"policy": with_(audit={"store_periods": {"minio": "180d"}})}, ["platform_retention.audit.store_periods.minio", "loki, postgresql"]),
+    # for ever
+    ({"policy": with_(audit={"period": "forever"})}, ["platform_retention.audit", "loki cannot keep for ever", "postgresql, webhook", "store_periods"]),
+    ({"policy": with_(metrics={"period": "forever"})}, ["platform_retention.metrics", "prometheus cannot keep for ever"]),
+    ({"overrides": {"database_backup": {"period": "forever"}}}, ["platform_retention.database_backup", "minio cannot keep for ever"]),
+    ({"overrides": {"alert_history": {"period": "0d"}}}, ["platform_retention.alert_history.period", "`forever` (in postgresql, webhook)"]),
+    ({"overrides": {"alert_history": {"period": "always"}}}, ["platform_retention.alert_history.period", "'always' is no duration"]),
+    ({"tenants": {"t": {"web": "forever"}}}, ["platform_retention_tenants.t.web", "cannot keep for ever"]),
+    ({"options": {"lifecycles": {"loki": "forever"}}}, ["platform_retention_lifecycles.loki", "cannot keep for ever"]),
     # tenants that cannot be kept apart
     ({"tenants": {"t": {"metrics": "60d"}}}, ["platform_retention_tenants.t.metrics", "prometheus"]),
     ({"tenants": {"t": {"traces": "3d"}}}, ["platform_retention_tenants.t.traces", "tempo_multitenancy_enabled"]),
@@ -216,10 +224,34 @@ def test_tables_have_the_period_of_their_class() -> None:
     plan = policy.plan(POLICY, {"audit": {"period": "180d"}}, options=policy.Options(tables=tables))
     assert plan["tables"] == [
         {"table": "core.audit_log", "column": "created_at", "class": "audit", "period": "180d"},
-        {"table": "internal.*", "column": "created_at", "class": "audit", "period": "180d"},
     ]
     rows = {one["match"]: one["enforced"] for one in plan["explanation"] if one["store"] == "postgresql"}
-    assert rows == {"table core.audit_log": "180d", "table internal.*": "180d"}
+    assert rows == {
+        "table core.audit_log": "180d",
+        "table internal.alert_logs": "forever",
+        "table internal.audit_deploy": "forever",
+    }
+
+
+def test_every_shipped_table_has_a_class_of_its_own_and_no_pattern_takes_others() -> None:
+    tables = SHIPPED["platform_retention_tables"]
+    named = [entry["table"] for entries in tables.values() for entry in entries]
+    assert sorted(named) == ["core.audit_log", "internal.alert_logs", "internal.audit_deploy"]
+    plan = policy.plan(POLICY, options=policy.Options(tables=tables))
+    assert {one["table"]: one["class"] for one in plan["kept_tables"]} == {
+        "internal.alert_logs": "alert_history",
+        "internal.audit_deploy": "deploy_audit",
+    }
+
+
+def test_what_is_kept_for_ever_can_get_a_period() -> None:
+    tables = SHIPPED["platform_retention_tables"]
+    plan = policy.plan(POLICY, {"alert_history": {"period": "400d"}}, options=policy.Options(tables=tables))
+    assert {one["table"]: one["period"] for one in plan["tables"]} == {
+        "core.audit_log": "90d",
+        "internal.alert_logs": "400d",
+    }
+    assert [one["table"] for one in plan["kept_tables"]] == ["internal.audit_deploy"]
 
 
 def test_every_fault_is_in_one_list() -> None:

@@ -338,6 +338,46 @@ def test_tables_are_compared_with_what_their_job_says(servers: Answers, run: Run
     assert not run(plan=plan, postgresql=said("30d"), mode="protect").get("failed")
 
 
+def test_tables_that_are_kept_for_ever_are_read_back_and_protected(servers: Answers, run: Run) -> None:
+    tables = {
+        "audit": [{"table": "internal.*", "column": "at"}],
+        "alert_history": [{"table": "internal.alert_logs", "column": "at"}],
+    }
+
+    def plan(**overrides: str) -> dict[str, Any]:
+        changed = {name: {"period": period} for name, period in overrides.items()}
+        return policy.plan(SHIPPED, changed, options=policy.Options(tables=tables))
+
+    def said(period: str, beyond: int | None = None) -> list[dict[str, Any]]:
+        rows = [
+            {"pattern": "internal.*", "period": "90d", "oldest": 1.7e9, "beyond": 0},
+            {"pattern": "internal.alert_logs", "period": period, "oldest": 1.7e9, "beyond": beyond},
+        ]
+        return [{"server": "db1", "report": {"timer": "active", "tables": rows}}]
+
+    good = run(plan=plan(), postgresql=said("forever"))
+    assert not good.get("failed"), good
+    row = next(one for one in good["explanation"] if one["class"] == "alert_history")
+    assert (row["stated"], row["by what"], row["in force"]) == (
+        "forever",
+        "nothing of the platform",
+        "forever",
+    )
+    assert row["oldest data"] == "2023-11-14 22:13"
+    assert (
+        "table internal.alert_logs: in force 400d, wanted forever"
+        in run(plan=plan(), postgresql=said("400d"))["msg"]
+    )
+    # A period where there was none deletes; so does the period of a pattern that the table now falls under.
+    shorter = run(plan=plan(alert_history="400d"), postgresql=said("forever", 7), mode="protect")
+    assert "table internal.alert_logs: forever -> 400d; goes: 7 rows" in shorter["msg"]
+    tables.pop("alert_history")
+    falls = run(plan=plan(), postgresql=said("forever"), mode="protect")
+    assert "table internal.alert_logs: forever -> 90d; goes: not counted" in falls["msg"]
+    falls = run(plan=plan(), postgresql=said("400d", 9), mode="protect")
+    assert "table internal.alert_logs: 400d -> 90d; goes: 9 rows" in falls["msg"]
+
+
 def test_copies_are_compared_with_what_their_jobs_say(servers: Answers, run: Run) -> None:
     def said(days: int) -> list[dict[str, Any]]:
         job = {"keep_days": days, "copies": 9, "oldest": 1.7e9}
