@@ -133,6 +133,7 @@ STEPS = (
     ),
     Step("lab", (("pytest", "tests/lab", "-m", "lab"),), 60),
     Step("render", (("pytest", "tests/render"),), 120),
+    Step("logs", (("pytest", "tests/logs"),), 90),
     # Its servers wait for their own intervals.
     Step("retention", (("pytest", "tests/retention"),), 300, beside="newest"),
     Step("backup", (("pytest", "tests/backup"),), 120, beside="unit"),

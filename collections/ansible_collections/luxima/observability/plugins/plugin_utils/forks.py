@@ -14,6 +14,7 @@ from ansible_collections.luxima.observability.plugins.module_utils._artifacts im
 PLUGINS = (
     (filter_loader, "ansible.builtin.combine"),
     (filter_loader, "luxima.observability.retention_plan"),
+    (filter_loader, "luxima.observability.log_scrapes"),
     (test_loader, "ansible.builtin.match"),
     (lookup_loader, "ansible.builtin.env"),
 )
