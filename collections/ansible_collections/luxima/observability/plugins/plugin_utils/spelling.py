@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ansible import constants as C
 from ansible.errors import AnsibleActionFail
+from ansible_collections.luxima.observability.plugins.module_utils._secrets import declared
 from ansible_collections.luxima.observability.plugins.module_utils._validate import places, schema
 
 
@@ -27,17 +28,29 @@ def refuse_unknown(variables: Mapping[str, Any], subject: str) -> None:
         raise AnsibleActionFail(f"{subject}: {told}. Nothing was touched.")
 
 
+def secrets() -> set[str]:
+    """The variables that roles declare as secrets, as texts."""
+    roles = places.beside(__file__, "roles")
+    return _once("secrets.json", lambda: declared.variables(roles) if roles is not None else set())
+
+
 def _known() -> set[str]:
+    roles = places.beside(__file__, "roles")
+    switches = places.beside(__file__, "playbooks")
+    return _once(
+        "names.json",
+        lambda: schema.switches(switches) | (schema.names(roles) if roles is not None else set()),
+    )
+
+
+def _once(name: str, find: Callable[[], set[str]]) -> set[str]:
     """Read once by a run, whichever of its processes comes first."""
-    kept = Path(C.DEFAULT_LOCAL_TMP) / "luxima" / "names.json"
+    kept = Path(C.DEFAULT_LOCAL_TMP) / "luxima" / name
     try:
         return set(json.loads(kept.read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError):
         pass
-    roles = places.beside(__file__, "roles")
-    known = schema.switches(places.beside(__file__, "playbooks"))
-    if roles is not None:
-        known |= schema.names(roles)
+    known = find()
     kept.parent.mkdir(mode=0o700, exist_ok=True)
     temporary = kept.with_suffix(f".{os.getpid()}")
     temporary.write_text(json.dumps(sorted(known)), encoding="utf-8")

@@ -12,6 +12,7 @@ half of a pair; a rotation makes a new pair, and the former one stays valid unti
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,3 +91,17 @@ def read(roles: Path, load: Callable[[str], Any]) -> dict[str, Secret]:
     for file in sorted(roles.glob(f"*/{FILE}")):
         found.update(parse(file.parents[1].name, load(str(file))))
     return found
+
+
+def variables(roles: Path) -> set[str]:
+    """The names of those that are one text; read as text, which costs next to nothing."""
+    lines = [
+        line
+        for file in sorted(roles.glob(f"*/{FILE}"))
+        for line in file.read_text(encoding="utf-8").splitlines()
+    ]
+    return {
+        line.partition(":")[0]
+        for line in lines
+        if re.match(r"[a-z]\w*: *\{", line) and "form: structure" not in line
+    }

@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
+from typing import Any
 
 #: The vault identity whose password is public.
 IDENTITY = "example"
@@ -47,3 +49,12 @@ DIGESTS = frozenset(
 def is_example(value: str) -> bool:
     """Whether everybody knows this secret."""
     return value.startswith(PREFIX) or hashlib.sha256(value.encode()).hexdigest() in DIGESTS
+
+
+def within(value: Any) -> bool:
+    """Whether there is one in a text, or anywhere in lists and dictionaries."""
+    if isinstance(value, Mapping):
+        return any(map(within, value.values()))
+    if isinstance(value, (list, tuple)):
+        return any(map(within, value))
+    return isinstance(value, str) and is_example(value)
