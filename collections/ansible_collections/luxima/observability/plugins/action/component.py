@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import gzip
 import json
@@ -34,7 +35,7 @@ from ansible_collections.luxima.observability.plugins.module_utils._component.re
 )
 from ansible_collections.luxima.observability.plugins.module_utils._component.rollout import Rollout, Stopped
 from ansible_collections.luxima.observability.plugins.module_utils._validate.inspect import explain
-from ansible_collections.luxima.observability.plugins.plugin_utils import run_folder
+from ansible_collections.luxima.observability.plugins.plugin_utils import run_folder, spelling, vaulted
 from ansible_collections.luxima.observability.plugins.plugin_utils.checked import refuse_wrong
 from ansible_collections.luxima.observability.plugins.plugin_utils.evaluate import evaluate
 from ansible_collections.luxima.observability.plugins.plugin_utils.ready import wait_until_managed
@@ -68,7 +69,7 @@ class ActionModule(ActionBase):
         refuse_unknown(self._vars, self._subject)
         refuse_wrong(self._vars, self._subject, name, self._evaluate, self._load)
         try:
-            record = parse(building.plain(self._arguments(name)))
+            record = parse(building.plain(vaulted.revealed(self._arguments(name))))
             result = self._run(record)
         except (RecordError, Stopped, OSError) as error:
             raise AnsibleActionFail(f"component {name} on {self._subject}: {error}") from None
@@ -136,12 +137,16 @@ class ActionModule(ActionBase):
     # What the record asks for
 
     def _present(self, record: Record, have: Json) -> Json:
-        record, files = self._built(record)
         artifacts = self._artifacts(record, str(self._answer["architecture"]))
         salt = str(self._answer["salt"]) or secrets.token_hex(16)
         known = {name: _entry(item, name in record.tools) for name, item in artifacts.items()}
-        want = building.manifest(record, files, known, salt)
-        plan = make_plan(want, have, self._answer)
+        # What is to be changed is looked through for secrets; a host that has all of it was looked through before.
+        for building_of in (self._built, self._closed):
+            record, files = building_of(record)
+            want = building.manifest(record, files, known, salt)
+            plan = make_plan(want, have, self._answer)
+            if not plan.changed:
+                break
         if not plan.changed:
             return self._answered({"changed": False, "actions": [], "release": have.get("release", "")}, plan)
         lacking = [name for name, item in artifacts.items() if item is None]
@@ -243,6 +248,22 @@ class ActionModule(ActionBase):
     def _built(self, record: Record) -> tuple[Record, dict[str, building.Content]]:
         return building.revised(record, building.contents(record, self._rendered(record)))
 
+    def _closed(self, record: Record) -> tuple[Record, dict[str, building.Content]]:
+        """The same, with every file closed that holds a secret this host knows: text that was put together says nothing of its parts."""
+        secrets_of_host = vaulted.spellings([*vaulted.known(self._vars), *self._declared_values()])
+        record = vaulted.moved(record, secrets_of_host)
+        files = building.contents(record, self._rendered(record))
+        return building.revised(record, building.closed(files, secrets_of_host))
+
+    def _declared_values(self) -> list[str]:
+        """The declared secrets of the host, wherever their values come from."""
+        found = []
+        for name in spelling.secrets():
+            if name in self._vars:
+                with contextlib.suppress(AnsibleError):
+                    found.append(str(self._templar.template(self._vars[name])))
+        return found
+
     def _rendered(self, record: Record) -> dict[int, dict[str, bytes]]:
         found: dict[int, dict[str, bytes]] = {}
         for index, spec in enumerate(record.files):
@@ -302,7 +323,7 @@ class ActionModule(ActionBase):
         folder.mkdir(parents=True)
         if record.state != "present":
             return {"changed": False, "actions": ["rendered"], "release": ""}
-        record, files = self._built(record)
+        record, files = self._closed(record)
         for path, item in files.items():
             kind, _, rest = path.partition("/")
             place = folder / ("unit" if kind == "unit" else f"etc/{rest}")

@@ -4,19 +4,28 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import string
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
-from ansible.parsing.vault import VaultLib, VaultSecretsContext
+from ansible.parsing.vault import VaultSecretsContext
 from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+from ansible.utils.vars import load_extra_vars
+from ansible_collections.luxima.observability.plugins.module_utils._secrets import declared, plan
+from ansible_collections.luxima.observability.plugins.module_utils._secrets.declared import Secret
+from ansible_collections.luxima.observability.plugins.module_utils._secrets.file import (
+    FileError,
+    Identities,
+    SecretsFile,
+)
+from ansible_collections.luxima.observability.plugins.module_utils._validate import places
 
 ALPHABET = string.ascii_letters + string.digits
-# The identity whose password is public.
-EXAMPLE_ID = "example"
+DONE = {plan.KEEP: "kept", plan.MAKE: "made", plan.GIVE: "written", plan.AGAIN: "encrypted again"}
 
 
 class ActionModule(ActionBase):
@@ -31,47 +40,96 @@ class ActionModule(ActionBase):
         _, args = self.validate_argument_spec(
             argument_spec={
                 "path": {"type": "path", "required": True},
-                "generate": {"type": "dict", "required": True, "no_log": False},
-                "keep": {"type": "dict", "default": {}, "no_log": True},
-                "vault_id": {"type": "str", "default": ""},
                 "replace": {"type": "bool", "default": False},
+                "rotate": {"type": "list", "elements": "str", "default": [], "no_log": False},
+                "data_moved": {"type": "bool", "default": False},
+                "vault_id": {"type": "str", "default": ""},
             }
         )
-        path = Path(args["path"])
-        if path.exists() and not args["replace"]:
-            raise AnsibleActionFail(
-                f"{path} exists; what it holds may be in use. Replace it with -e platform_secrets_replace=true, then run site.yml"
-            )
-        label, vault, secret = self._identity(args["vault_id"])
-        clear = dict(args["keep"])
-        for name, length in args["generate"].items():
-            clear[name] = "".join(secrets.choice(ALPHABET) for _ in range(int(length)))
-        lines = [
-            "---",
-            f"# Encrypted with the vault identity {label}; the names are readable, the values are not.",
-        ]
-        for name, value in clear.items():
-            text = vault.encrypt(value, secret, label).decode().strip()
-            lines += [f"{name}: !vault |", *(f"  {line}" for line in text.splitlines())]
-        if not self._task.check_mode:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            scratch = path.with_name(f".{path.name}.new")
-            descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write("\n".join(lines) + "\n")
-            scratch.replace(path)
-        result.update(changed=True, path=str(path), vault_id=label, names=sorted(clear))
+        try:
+            result.update(self._run(args, task_vars or {}))
+        except (FileError, plan.WishError, declared.DeclarationError) as error:
+            raise AnsibleActionFail(str(error)) from None
         return result
 
-    @staticmethod
-    def _identity(wanted: str) -> tuple[str, VaultLib, Any]:
-        known = list(VaultSecretsContext.current().secrets)
-        usable = [(label, secret) for label, secret in known if label == (wanted or label)]
-        own = [pair for pair in usable if pair[0] != EXAMPLE_ID or wanted == EXAMPLE_ID]
-        if not own:
-            raise AnsibleActionFail(
-                f"no vault identity {wanted or 'of your own'} in this run (known: {', '.join(label for label, _ in known) or 'none'}); "
-                "give one with --vault-id <name>@prompt or --vault-id <name>@<password file>"
+    def _run(self, args: Mapping[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+        path = Path(args["path"])
+        if path.parent != path and any(parent.is_file() for parent in path.parents):
+            raise FileError(
+                f"{path} is below a file; name the file of secrets with -e platform_secrets_file=<path>"
             )
-        label, secret = own[0]
-        return label, VaultLib(known), secret
+        known = self._declared()
+        file = SecretsFile(path, Identities(list(VaultSecretsContext.current().secrets)))
+        held = file.held()
+        wish = plan.Wish(
+            replace=args["replace"],
+            rotate=frozenset(name.strip() for name in args["rotate"] if name.strip()),
+            given={
+                name: str(value) for name, value in load_extra_vars(self._loader).items() if name in known
+            },
+            moved=args["data_moved"],
+        )
+        elsewhere = self._elsewhere(known, path, set(file.entries), task_vars)
+        steps = plan.plan(known, held, elsewhere, wish)
+        made = [step for step in steps if step.writes]
+        kept = ""
+        identity = file.identities.chosen(args["vault_id"], file.labels) if made else ("", None)
+        if made and not self._task.check_mode:
+            values = {step.variable: self._value(step, known, held, wish) for step in made}
+            fresh = plan.new_names([one for one in made if one.variable in held], known, elsewhere)
+            halves = {
+                name: f"{known[variable].role}-{secrets.token_hex(3)}" for name, variable in fresh.items()
+            }
+            kept = file.write(values, halves, identity)
+        for step in steps:
+            Display().display(f"{step.variable}: {DONE[step.verb]}: {step.why}")
+        if kept:
+            Display().display(f"{path}: written; the former one is {Path(kept).name} beside it")
+        return {
+            "changed": bool(made),
+            "path": str(path),
+            "kept": kept,
+            "vault_id": identity[0],
+            "names": sorted({*held, *(step.variable for step in made)}),
+            "secrets": {step.variable: f"{DONE[step.verb]}: {step.why}" for step in steps},
+        }
+
+    def _declared(self) -> dict[str, Secret]:
+        folder = places.beside(__file__, "roles")
+        if folder is None:
+            raise AnsibleActionFail(f"no roles beside the collection {places.collection_root(__file__)}")
+        return declared.read(folder, self._loader.load_from_file)
+
+    @staticmethod
+    def _value(
+        step: plan.Step, known: Mapping[str, Secret], held: Mapping[str, plan.Held], wish: plan.Wish
+    ) -> str:
+        if step.verb == plan.MAKE:
+            return "".join(secrets.choice(ALPHABET) for _ in range(known[step.variable].length))
+        if step.verb == plan.GIVE:
+            return wish.given[step.variable]
+        return str(held[step.variable].clear)
+
+    @staticmethod
+    def _elsewhere(
+        known: Mapping[str, Secret], path: Path, present: set[str], task_vars: dict[str, Any]
+    ) -> dict[str, str]:
+        """Name -> where else the inventory sets it: a second value in this file would hide it, or be hidden by it."""
+        sources = [str(source) for source in task_vars.get("ansible_inventory_sources") or []]
+        hostvars, hosts = task_vars["hostvars"], task_vars["groups"]["all"]
+        raw = [hostvars.raw_get(host) for host in hosts]
+        found: dict[str, str] = {}
+        for secret in known.values():
+            for name in filter(None, (secret.variable, secret.name)):
+                files = [(place.rpartition(":")[0], place) for place in places.definitions(sources, name)]
+                told = [place for file, place in files if Path(file).resolve() != path.resolve()]
+                if told:
+                    found[name] = told[0]
+            # What is made here has no default: whoever has it got it from a file that cannot be searched, or from a script.
+            if (
+                secret.length
+                and secret.variable not in present
+                and any(secret.variable in one for one in raw)
+            ):
+                found.setdefault(secret.variable, "the inventory")
+        return found

@@ -8,44 +8,57 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 ---
 module: secrets
-short_description: Writes fresh random secrets, encrypted, for one environment
+short_description: Makes, rotates and keeps the secrets of one environment, encrypted
 version_added: 0.1.0
 author:
   - luxima.observability contributors (@luxima)
 description:
-  - Generates secrets and writes them as a file of variables, each value encrypted with a vault identity of the run.
-  - The names stay readable, so that a missing secret can be seen without a password.
-  - Runs on the controller. Refuses to replace a file unless told to. Check mode writes nothing.
+  - Works on a file of variables. Which secrets there are, and what each of them protects, is declared by the roles
+    (C(roles/<role>/meta/secrets.yml)); their values are letters and digits.
+  - What is missing is made. What is there stays, values of your own always, with their comments; those asked for are made anew.
+  - A key of stored data is never made anew while it may be in use; see O(data_moved). The example of one is.
+  - A rotated connection gets a new access key too, so that the former pair is good until every consumer has the new one.
+  - A secret that is given as an extra variable is written as given.
+  - Values are encrypted with a vault identity of the run. A file that is encrypted as a whole stays so.
+  - The former file is kept beside, as C(<name>.<time>.old), readable by its owner only.
+  - Runs on the controller. Check mode writes nothing. No value is shown or returned.
 options:
   path:
-    description: File of variables to write, usually C(group_vars/all/secrets.yml) of an inventory.
+    description: File of variables, usually C(group_vars/all/secrets.yml) of an inventory.
     type: path
     required: true
-  generate:
-    description: Names of secrets and their lengths in characters (letters and digits).
-    type: dict
-    required: true
-  keep:
-    description: Secrets that somebody else issued, by name; encrypted as they are.
-    type: dict
-    default: {}
+  replace:
+    description: Whether every secret that can be is made anew.
+    type: bool
+    default: false
+  rotate:
+    description: Names of secrets that are made anew.
+    type: list
+    elements: str
+    default: []
+  data_moved:
+    description: Says that what keys of stored data protect was copied, or that nothing is stored; then they are made anew too.
+    type: bool
+    default: false
   vault_id:
     description:
       - Name of the vault identity to encrypt with.
-      - Empty takes the first one of the run that is not C(example), whose password is public.
+      - Empty takes one that the file has, else the first one of the run that is not C(example), whose password is public.
     type: str
     default: ""
-  replace:
-    description: Whether an existing file is replaced.
-    type: bool
-    default: false
+attributes:
+  check_mode: {support: full, description: Says what would be made and why.}
 """
 
 EXAMPLES = r"""
-- name: Fresh secrets
+- name: What is missing
   luxima.observability.secrets:
     path: inventories/staging/group_vars/all/secrets.yml
-    generate: {grafana_admin_password: 24, loki_s3_secret_key: 40}
+
+- name: Two of them anew
+  luxima.observability.secrets:
+    path: inventories/staging/group_vars/all/secrets.yml
+    rotate: [grafana_admin_password, loki_s3_secret_key]
 """
 
 RETURN = r"""
@@ -53,13 +66,22 @@ path:
   description: The file.
   returned: success
   type: str
+kept:
+  description: The former file; empty when nothing was written or there was none.
+  returned: success
+  type: str
 vault_id:
-  description: The identity the values are encrypted with.
+  description: The identity the values are encrypted with; empty when nothing was to be written.
   returned: success
   type: str
 names:
-  description: The secrets in the file.
+  description: The variables in the file.
   returned: success
   type: list
   elements: str
+secrets:
+  description: What happened to each secret, and why.
+  returned: success
+  type: dict
+  sample: {minio_kms_secret_key: "kept: it protects stored data"}
 """

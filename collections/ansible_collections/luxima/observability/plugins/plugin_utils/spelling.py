@@ -5,10 +5,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
+from ansible_collections.luxima.observability.plugins.module_utils._secrets import declared
 from ansible_collections.luxima.observability.plugins.module_utils._validate import places, schema
 from ansible_collections.luxima.observability.plugins.plugin_utils import run_folder
 
@@ -25,16 +26,28 @@ def refuse_unknown(variables: Mapping[str, Any], subject: str) -> None:
         raise AnsibleActionFail(f"{subject}: {told}. Nothing was touched.")
 
 
+def secrets() -> set[str]:
+    """The variables that roles declare as secrets, as texts."""
+    roles = places.beside(__file__, "roles")
+    return _once("secrets.json", lambda: declared.variables(roles) if roles is not None else set())
+
+
 def _known() -> set[str]:
+    roles = places.beside(__file__, "roles")
+    switches = places.beside(__file__, "playbooks")
+    return _once(
+        "names.json",
+        lambda: schema.switches(switches) | (schema.names(roles) if roles is not None else set()),
+    )
+
+
+def _once(name: str, find: Callable[[], set[str]]) -> set[str]:
     """Read once by a run, whichever of its processes comes first."""
-    kept = run_folder.path() / "names.json"
+    kept = run_folder.path() / name
     try:
         return set(json.loads(kept.read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError):
         pass
-    roles = places.beside(__file__, "roles")
-    known = schema.switches(places.beside(__file__, "playbooks"))
-    if roles is not None:
-        known |= schema.names(roles)
+    known = find()
     run_folder.write(kept, json.dumps(sorted(known)))
     return known

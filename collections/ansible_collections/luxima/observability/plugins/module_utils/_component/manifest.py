@@ -6,14 +6,14 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from .record import FileSpec, Record, RecordError
+from .record import FileSpec, Record, RecordError, narrow
 from .state import digest
 from .unit import environment_text, unit_text
 
@@ -87,6 +87,16 @@ def contents(record: Record, rendered: Mapping[int, Mapping[str, bytes]]) -> dic
         )
     _refuse_clashes(found, [entry.path for entry in record.live])
     return found
+
+
+def closed(files: Mapping[str, Content], secrets: Collection[bytes]) -> dict[str, Content]:
+    """The same, with those that hold one of the secrets readable by the service only, and never shown."""
+    return {
+        path: replace(item, secret=True, mode=narrow(item.mode))
+        if not item.secret and any(secret in item.data for secret in secrets)
+        else item
+        for path, item in files.items()
+    }
 
 
 def revised(record: Record, files: Mapping[str, Content]) -> tuple[Record, dict[str, Content]]:

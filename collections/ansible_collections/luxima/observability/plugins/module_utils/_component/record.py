@@ -256,6 +256,11 @@ def _mode(where: str, value: Any) -> str:
     raise RecordError(f'{where}: expected a quoted octal mode such as "0640", found {value!r}')
 
 
+def narrow(mode: str) -> str:
+    """The mode without what it gives to everybody."""
+    return f"{int(mode, 8) & ~0o007:04o}"
+
+
 def _directories(where: str, value: Any, user: str, *, absolute: bool) -> tuple[Directory, ...]:
     found: list[Directory] = []
     for i, raw in enumerate(_list(where, value)):

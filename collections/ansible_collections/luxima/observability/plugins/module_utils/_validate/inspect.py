@@ -16,6 +16,7 @@ from .._artifacts import lock
 from .._artifacts.store import default_lock_file
 from .._component.manifest import plain
 from .._retention import policy as retention
+from .._secrets import examples
 from . import groups as grouping
 from . import guests, schema
 from .faults import Fault
@@ -167,7 +168,7 @@ def _host(
                 faults.append(_missing(role, name, host))
             elif option:
                 faults += schema.check_value(name, option, value, host, role.is_secret(name))
-            if own and role.is_secret(name) and isinstance(value, str) and value.startswith(schema.EXAMPLE):
+            if own and role.holds_secret(name) and examples.within(value):
                 found.examples.add(name)
     faults += _open_mappings(values, host)
     found.faults += faults or derived

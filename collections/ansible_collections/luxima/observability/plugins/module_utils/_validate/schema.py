@@ -20,8 +20,6 @@ from .faults import Fault
 # Variables of inventories that no component owns.
 SHARED_PREFIXES = ("platform_", "guest_", "proxmox_")
 _SECRET = re.compile(r"(password|secret|secret_key)$")
-# What the shipped inventories hold until real secrets replace it.
-EXAMPLE = "example-"
 
 
 @dataclass
@@ -40,6 +38,15 @@ class Role:
 
     def is_secret(self, name: str) -> bool:
         return bool(self.options.get(name, {}).get("no_log")) or bool(_SECRET.search(name))
+
+    def holds_secret(self, name: str) -> bool:
+        """Whether it is one, or has one within."""
+        return self.is_secret(name) or _hidden(self.options.get(name, {}))
+
+
+def _hidden(option: Mapping[str, Any]) -> bool:
+    """Whether an option, or one within it, is secret."""
+    return bool(option.get("no_log")) or any(_hidden(one) for one in (option.get("options") or {}).values())
 
 
 def read_roles(folder: Path, load: Callable[[str], Any]) -> dict[str, Role]:
