@@ -57,6 +57,11 @@ def template(vmid: int, node: str) -> Guest:
     )
 
 
+# What a storage says that has a volume of this name already, by its type.
+_LEFT = {
+    "lvmthin": 'lvcreate \'pve/{name}\' error:   Logical Volume "{name}" already exists in volume group "pve"',
+    "zfspool": "zfs error: cannot create 'rpool/data/{name}': dataset already exists",
+}
 # What a storage without space says, by its type.
 _FULL = {
     "lvmthin": "lvcreate '{storage}/vm-{vmid}-disk-0' error:   Volume group \"pve\" has insufficient free space (0 extents): 1 required.",
@@ -342,6 +347,10 @@ class Cluster:
             raise RuntimeError(
                 _FULL.get(kind, "No space left on device").format(storage=storage, vmid=guest.vmid)
             )
+        if self.faults.take("volume_left"):
+            name = f"vm-{guest.vmid}-disk-0"
+            words = "disk image '/var/lib/vz/images/{vmid}/{name}.raw' already exists"
+            raise RuntimeError(_LEFT.get(kind, words).format(name=name, vmid=guest.vmid))
         for index in range(1000):
             if kind == "zfspool" and guest.kind == "lxc":
                 volume = f"{storage}:subvol-{guest.vmid}-disk-{index}"

@@ -18,6 +18,9 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "storage-lock": {"times": 1},
     "file-lock": {"times": 1},
     "quota-full": {"times": 1000},
+    "volume-left": {"times": 1},
+    "task-error": {"types": "", "text": "got timeout", "times": 1},
+    "deaf": {"vmid": 0},
     "drop-reply": {"method": "POST", "path": ".", "times": 1},
     "no-reply": {"method": "*", "path": ".", "times": 1, "status": 596, "reason": "Connection timed out"},
     "expired-ticket": {},
@@ -54,6 +57,16 @@ class _Rule:
         return self.times > 0 and self.verb in ("*", verb) and self.path.search(path) is not None
 
 
+@dataclass
+class _TaskError:
+    text: str
+    types: frozenset[str]
+    times: int
+
+    def __str__(self) -> str:
+        return f"types={','.join(sorted(self.types))} text={self.text} times={self.times}"
+
+
 class Faults:
     """Everything is off until switched on. Counters count down by one each time a fault happens.
 
@@ -62,7 +75,9 @@ class Faults:
     task_warnings   so many next tasks end in `WARNINGS: 1`
     storage_lock    so many next allocations of a volume fail with a storage lock timeout (in the task)
     quota_full      so many next allocations of a volume find no space
+    volume_left     so many next allocations find that a volume of this name was left over
     file_lock       so many next writes to a guest fail with a file lock timeout (status 500)
+    deaf            ids of guests that ignore a polite shutdown
     """
 
     def __init__(self) -> None:
@@ -77,7 +92,10 @@ class Faults:
         self.task_warnings = 0
         self.storage_lock = 0
         self.quota_full = 0
+        self.volume_left = 0
         self.file_lock = 0
+        self.deaf: set[int] = set()
+        self._task_errors: list[_TaskError] = []
 
     def reset(self) -> None:
         """Switch everything off, `auth_delay` apart."""
@@ -85,7 +103,8 @@ class Faults:
             self._drops, self._failures = [], []
             self._countdown, self._action = 0, None
             self.slow_task, self.slow_task_types = 0.0, set()
-            self.task_warnings = self.storage_lock = self.file_lock = self.quota_full = 0
+            self.task_warnings = self.storage_lock = self.file_lock = self.quota_full = self.volume_left = 0
+            self.deaf, self._task_errors = set(), []
 
     def switch(self, name: str, values: dict[str, Any], on: bool) -> None:
         """One of SWITCHES, except those that are about something else than requests and tasks."""
@@ -105,6 +124,15 @@ class Faults:
                 self.fail(
                     values["method"], values["path"], values["status"], values["reason"], values["times"]
                 )
+        elif name == "task-error":
+            with self._lock:
+                self._task_errors = []
+            if on:
+                kinds = str(values["types"]).split(",")
+                self.fail_task(values["text"], filter(None, kinds), values["times"])
+        elif name == "deaf":
+            with self._lock:
+                (self.deaf.add if on else self.deaf.discard)(values["vmid"])
         elif hasattr(self, counter):
             with self._lock:
                 setattr(self, counter, values["times"] if on else 0)
@@ -114,9 +142,11 @@ class Faults:
         with self._lock:
             found = [
                 f"{name.replace('_', '-')} times={getattr(self, name)}"
-                for name in ("task_warnings", "storage_lock", "file_lock", "quota_full")
+                for name in ("task_warnings", "storage_lock", "file_lock", "quota_full", "volume_left")
                 if getattr(self, name)
             ]
+            found += [f"deaf vmid={vmid}" for vmid in sorted(self.deaf)]
+            found += [f"task-error {error}" for error in self._task_errors if error.times > 0]
             if self.slow_task:
                 found.append(
                     f"slow-task seconds={self.slow_task:g} types={','.join(sorted(self.slow_task_types))}"
@@ -157,6 +187,20 @@ class Faults:
     def slow(self, seconds: float, types: Iterable[str] = ()) -> None:
         with self._lock:
             self.slow_task, self.slow_task_types = seconds, set(types)
+
+    def fail_task(self, text: str, types: Iterable[str] = (), times: int = 1) -> None:
+        """So many next tasks of these types, or of any, end with this error and do nothing."""
+        with self._lock:
+            self._task_errors.append(_TaskError(text, frozenset(types), times))
+
+    def task_error(self, kind: str) -> str:
+        """The error that a task of this type ends with; empty: none."""
+        with self._lock:
+            for error in self._task_errors:
+                if error.times > 0 and (not error.types or kind in error.types):
+                    error.times -= 1
+                    return error.text
+        return ""
 
     def take(self, name: str) -> bool:
         """Whether the counter `name` was above zero; it is one less afterwards."""

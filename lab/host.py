@@ -44,6 +44,12 @@ def run(*command: str | Path, timeout: float = 600, check: bool = True, stdin: s
     return done.stdout
 
 
+def move(source: Path, target: Path) -> None:
+    """Give a file another place below the same state folder."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    source.rename(target)
+
+
 def require_root() -> None:
     if os.geteuid() != 0:
         raise LabError("the lab runs real containers and needs root: run this command with sudo")

@@ -171,6 +171,9 @@ class Tasks:
         delay = self._faults.task_delay(kind)
         if delay:
             task.sleep(delay)
+        error = self._faults.task_error(kind)
+        if error:
+            raise RuntimeError(error)
         work(task)
         if self._faults.take("task_warnings"):
             task.warn("something deserves a look")

@@ -4,7 +4,21 @@
 
 from __future__ import annotations
 
-from lab.api import access, backup, cluster, firewall, ha, lxc, nodes, pools, power, qemu, snapshots, storage
+from lab.api import (
+    access,
+    backup,
+    cluster,
+    disks,
+    firewall,
+    ha,
+    lxc,
+    nodes,
+    pools,
+    power,
+    qemu,
+    snapshots,
+    storage,
+)
 from lab.api.core import ROUTES, Request, dispatch
 
 __all__ = [
@@ -13,6 +27,7 @@ __all__ = [
     "access",
     "backup",
     "cluster",
+    "disks",
     "dispatch",
     "firewall",
     "ha",

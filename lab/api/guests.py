@@ -12,7 +12,7 @@ from lab import schema
 from lab.api.cluster import guest_resource
 from lab.api.core import Request, route
 from lab.cluster import Cluster, digest
-from lab.drivers.base import Creation, Guest
+from lab.drivers.base import Creation, Guest, join_properties, split_properties
 from lab.errors import ParameterError, die
 from lab.tasks import Task
 
@@ -207,8 +207,40 @@ def apply_pending(cluster: Cluster, guest: Guest) -> None:
         for key in guest.pending_delete:
             keep_volume(guest, key)
             guest.config.pop(key, None)
-        guest.config.update(guest.pending)
+        guest.config.update({key: rescanned(guest, key, value) for key, value in guest.pending.items()})
         guest.pending, guest.pending_delete = {}, []
+
+
+def rescanned(guest: Guest, key: str, value: Any) -> Any:
+    """A value of a container's volume with the size that it has, whatever size was sent with it."""
+    had, sent = (split_properties(str(text), "volume") for text in (guest.config.get(key, ""), value))
+    if guest.kind != "lxc" or not had.get("size") or had.get("volume") != sent.get("volume"):
+        return value
+    return join_properties({**sent, "size": had["size"]}, "volume")
+
+
+def normal_words(value: str) -> str:
+    """A list of names or addresses as configurations of containers keep it."""
+    return " ".join(names(value))
+
+
+def require_unshared(cluster: Cluster, guest: Guest) -> None:
+    """A template whose volumes linked clones refer to is not destroyed."""
+    if any(other.base == guest.vmid for other in list(cluster.guests.values())) and guest.disks():
+        raise RuntimeError(f"base volume '{guest.volume(guest.disks()[0])}' is still in use by linked cloned")
+
+
+_SSH_KEY = re.compile(
+    r"""(?:[\w\-]+(?:="(?:[^"\\]|\\.)*")?(?:,[\w\-]+(?:="(?:[^"\\]|\\.)*")?)*\s+)?"""
+    r"""(?:ssh-(?:rsa|dss|ed25519)|ecdsa-\S+|sk-\S+)\s+[A-Za-z0-9+/]+=*(?:\s.*)?"""
+)
+
+
+def require_keys(text: str) -> None:
+    """Public keys, one a line, each with or without options before it, as ssh-keygen takes them."""
+    lines = [line.strip() for line in text.splitlines()]
+    if not all(_SSH_KEY.fullmatch(line) for line in lines if line and not line.startswith("#")):
+        raise die("SSH public key validation error")
 
 
 def keep_volume(guest: Guest, key: str) -> None:

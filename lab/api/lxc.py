@@ -16,9 +16,13 @@ from lab.api.guests import (
     listing,
     making,
     normal_tags,
+    normal_words,
     overlaid,
     pending_entries,
     require_allocation,
+    require_keys,
+    require_unshared,
+    rescanned,
     row,
     spawn,
 )
@@ -125,6 +129,8 @@ def _store(request: Request, guest: Guest, key: str, value: Any) -> Any:
         return normal_tags(str(value))
     if key == "description":
         return str(value).rstrip("\n") + "\n"
+    if key in ("nameserver", "searchdomain"):
+        return normal_words(str(value))
     return value
 
 
@@ -141,6 +147,11 @@ def _check_options(request: Request, guest: Guest | None, values: dict[str, Any]
             if ("gw" in net and "ip" not in net) or ("gw6" in net and "ip6" not in net):
                 errors[key] = "gateway without an address"
         if key == "features" and not who.is_root:
+            if not (values if guest is None else guest.config).get("unprivileged", int(guest is None)):
+                raise ApiError(
+                    403,
+                    "Permission check failed (changing feature flags for privileged container is only allowed for root@pam)",
+                )
             old = split_properties(str(guest.config.get(key, "")) if guest else "")
             if {name for name, _flag in old.items() ^ split_properties(str(value)).items()} - {"nesting"}:
                 raise ApiError(
@@ -230,6 +241,7 @@ def create(request: Request) -> str:
 
     options = {key: value for key, value in params.items() if key not in _NOT_CONFIG}
     _check_options(request, None, options)
+    require_keys(str(params.get("ssh-public-keys", "")))
     match = re.fullmatch(r"([^:]+):vztmpl/([^/]+)", str(params["ostemplate"]))
     if match is None:
         raise ParameterError({"ostemplate": "unable to parse volume ID"})
@@ -299,13 +311,17 @@ def clone(request: Request) -> str:
     if not source.config.get("template") and params.get("full") == 0:
         raise die("Linked clone feature is only available for templates")
     source = source_of_clone(source, snapshot)
+    for key in source.config:
+        if re.fullmatch(r"mp\d+", key) and source.volume(key).startswith("/"):
+            raise die(f"unable to clone mountpoint '{key}' (type bind)")
     if source.config.get("template") and not params.get("full") and params.get("storage"):
         raise ParameterError({"storage": "parameter 'storage' not allowed for linked clones"})
     newid, pool = int(params["newid"]), str(params.get("pool", ""))
     require_allocation(request, newid, pool)
     if params.get("storage"):
         require_storage(request, str(params["storage"]), "rootdir")
-    guest = Guest(newid, source.node, "lxc", {"lock": "create"})
+    linked = bool(source.config.get("template")) and not params.get("full")
+    guest = Guest(newid, source.node, "lxc", {"lock": "create"}, base=source.vmid if linked else 0)
 
     def fill() -> None:
         for key, value in source.config.items():
@@ -347,6 +363,7 @@ def destroy(request: Request) -> str:
 
     def work(task: Task) -> None:
         driver = cluster.driver(guest)
+        require_unshared(cluster, guest)
         with cluster.change(guest):
             guest.config["lock"] = "destroyed"
         if driver.runtime(guest).running:
@@ -392,7 +409,7 @@ def update(request: Request) -> None:
             if live and not (key in _LIVE or _is_net(key) or (_is_volume(key) and key not in guest.config)):
                 guest.pending[key] = stored
             else:
-                guest.config[key] = stored
+                guest.config[key] = rescanned(guest, key, stored)
                 changed.append(key)
         for key in deleted:
             guest.pending.pop(key, None)

@@ -7,12 +7,13 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass
+from typing import cast
 
-from lab.api.core import Request
+from lab.api.core import Request, route
 from lab.api.guests import NOUN, TASK, apply_pending, both, is_running, require_startable, spawn
 from lab.cluster import Cluster
-from lab.drivers.base import Guest
-from lab.errors import die
+from lab.drivers.base import Guest, MachineDriver
+from lab.errors import ApiError, die
 from lab.tasks import Task
 
 
@@ -25,6 +26,8 @@ class _Words:
     deaf: str
     forced: str
     patience: float
+    #: Whether a guest that does not end in time is stopped all the same when it is to reboot.
+    reboot_forced: bool
 
 
 _WORDS = {
@@ -34,6 +37,7 @@ _WORDS = {
         "container did not stop",
         "container did not stop in time, stopping it",
         60,
+        True,
     ),
     "qemu": _Words(
         False,
@@ -41,8 +45,11 @@ _WORDS = {
         "VM quit/powerdown failed - got timeout",
         "VM quit/powerdown failed - terminating now with SIGTERM",
         180,
+        False,
     ),
 }
+# What the state of a machine that sleeps on disk is called.
+_SLEEP = "suspend"
 # Seconds until the HA manager's next look at a service.
 _HA_ROUND = 0.3
 
@@ -50,8 +57,31 @@ _HA_ROUND = 0.3
 def start_now(cluster: Cluster, guest: Guest, task: Task) -> None:
     if is_running(cluster, guest):
         raise RuntimeError(f"{NOUN[guest.kind]} {guest.vmid} already running")
+    if guest.config.get("lock") == "suspended":
+        _resume_now(cluster, guest, task)
+        return
     apply_pending(cluster, guest)
     cluster.driver(guest).start(guest, task)
+
+
+def _suspend_now(cluster: Cluster, guest: Guest, task: Task) -> None:
+    """Its memory goes to a disk, and it takes no change until it is started again."""
+    with cluster.change(guest):
+        guest.config["lock"] = "suspending"
+    cluster.driver(guest).snapshot(guest, _SLEEP, True, task)
+    cluster.driver(guest).stop(guest, task)
+    with cluster.change(guest, skiplock=True):
+        storage = guest.volume(guest.disks()[0]).partition(":")[0]
+        guest.config |= {"lock": "suspended", "vmstate": f"{storage}:vm-{guest.vmid}-state-{_SLEEP}"}
+
+
+def _resume_now(cluster: Cluster, guest: Guest, task: Task) -> None:
+    driver = cast("MachineDriver", cluster.driver(guest))
+    driver.resume(guest, _SLEEP, task)
+    driver.drop_snapshot(guest, _SLEEP, task)
+    with cluster.change(guest, skiplock=True):
+        for key in ("lock", "vmstate"):
+            guest.config.pop(key, None)
 
 
 def stop_now(cluster: Cluster, guest: Guest, task: Task) -> None:
@@ -62,7 +92,12 @@ def stop_now(cluster: Cluster, guest: Guest, task: Task) -> None:
 
 def _ask_to_end(cluster: Cluster, guest: Guest, seconds: float, force: bool, task: Task) -> None:
     driver, words = cluster.driver(guest), _WORDS[guest.kind]
-    if not driver.shutdown(guest, seconds, task):
+    if guest.vmid in cluster.faults.deaf:
+        task.sleep(seconds)
+        obeyed = False
+    else:
+        obeyed = driver.shutdown(guest, seconds, task)
+    if not obeyed:
         if not force:
             raise RuntimeError(words.deaf)
         task.log(words.forced)
@@ -124,7 +159,8 @@ def _require_running(request: Request, guest: Guest) -> None:
 @both("POST", "/status/start")
 def start(request: Request, guest: Guest) -> str:
     cluster, words = request.cluster, _WORDS[guest.kind]
-    require_startable(request, guest, words.template)
+    if guest.config.get("lock") != "suspended":
+        require_startable(request, guest, words.template)
     if cluster.sid(guest) in cluster.ha:
         return ask_ha(request, guest, "started")
     if words.strict and is_running(cluster, guest):
@@ -168,8 +204,20 @@ def reboot(request: Request, guest: Guest) -> str:
     seconds = float(request.params.get("timeout", _WORDS[guest.kind].patience))
 
     def work(task: Task) -> None:
-        _ask_to_end(cluster, guest, seconds, False, task)
+        _ask_to_end(cluster, guest, seconds, _WORDS[guest.kind].reboot_forced, task)
         time.sleep(0.1)
         cluster.driver(guest).start(guest, task)
 
     return spawn(request, "reboot", guest, work)
+
+
+@route("POST", "/nodes/{node}/qemu/{vmid}/status/suspend")
+def suspend(request: Request) -> str:
+    cluster = request.cluster
+    guest = cluster.find(int(request.params["vmid"]), request.node, "qemu")
+    if not request.params.get("todisk"):
+        raise ApiError(501, "pausing a machine is not implemented")
+    cluster.access.require(request.who, f"/vms/{guest.vmid}", ["VM.Config.Disk"])
+    cluster.require_unlocked(guest)
+    _require_running(request, guest)
+    return spawn(request, "suspend", guest, lambda task: _suspend_now(cluster, guest, task))

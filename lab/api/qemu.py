@@ -23,6 +23,8 @@ from lab.api.guests import (
     overlaid,
     pending_entries,
     require_allocation,
+    require_keys,
+    require_unshared,
     row,
     spawn,
 )
@@ -75,7 +77,6 @@ _PRIVILEGES = {
 _DISK = re.compile(r"(scsi|virtio|sata|ide)\d+")
 _NEW_VOLUME = re.compile(r"([a-zA-Z][\w.\-]*):(\d+(?:\.\d+)?)")
 _CLOUDINIT = re.compile(r"([a-zA-Z][\w.\-]*):cloudinit")
-_SSH_KEY = re.compile(r"(ssh-(rsa|dss|ed25519)|ecdsa-\S+|sk-\S+) [A-Za-z0-9+/=]+( .*)?")
 
 
 def _guest(request: Request) -> Guest:
@@ -169,10 +170,8 @@ def _check_options(request: Request, guest: Guest | None, values: dict[str, Any]
                     errors[key] = (
                         f"invalid format - format error\n{gateway}: missing property - requires '{address}'"
                     )
-        if key == "sshkeys" and not all(
-            _SSH_KEY.fullmatch(line) for line in unquote(str(value)).splitlines() if line.strip()
-        ):
-            raise die("SSH public key validation error")
+        if key == "sshkeys":
+            require_keys(unquote(str(value)))
         if "import-from" in str(value) and _DISK.fullmatch(key) and guest is not None:
             raise ApiError(501, "importing a disk into an existing machine is not implemented")
         if key == "cicustom":
@@ -188,6 +187,19 @@ def _check_options(request: Request, guest: Guest | None, values: dict[str, Any]
         if "cloudinit" in str(value) or "media=cdrom" in str(value):
             needed = "VM.Config.CDROM"
         request.cluster.access.require(request.who, f"/vms/{guest.vmid}", [needed])
+        if key == "startup":
+            # It changes what the node does.
+            request.cluster.access.require(request.who, "/", ["Sys.Modify"])
+
+
+def _check_balloon(guest: Guest, values: dict[str, Any]) -> None:
+    """The memory that a machine keeps may not be more than the memory it has."""
+    if not {"memory", "balloon"} & set(values):
+        return
+    found = {"memory": "512", **guest.config, **guest.pending, **values}
+    memory = split_properties(str(found["memory"]), "current")["current"]
+    if int(found.get("balloon") or 0) > int(memory):
+        raise die("balloon value too large (must be smaller than assigned memory)")
 
 
 # -- reading
@@ -295,7 +307,7 @@ def clone(request: Request) -> str:
     if target:
         require_storage(request, target, "images")
         cluster.access.require(request.who, f"/storage/{target}", ["Datastore.AllocateSpace"])
-    guest = Guest(newid, source.node, "qemu", {"lock": "clone"})
+    guest = Guest(newid, source.node, "qemu", {"lock": "clone"}, base=source.vmid if linked else 0)
 
     def fill() -> None:
         for key, value in sorted(source.config.items()):
@@ -334,14 +346,16 @@ def make_template(request: Request) -> str:
 def destroy(request: Request) -> str:
     guest, cluster = _guest(request), request.cluster
     cluster.require_no_ha(guest, bool(request.params.get("purge")))
-    with cluster.change(guest):
+    with cluster.change(guest, skiplock=guest.config.get("lock") == "suspended"):
         if guest.config.get("protection"):
             raise die(f"can't remove VM {guest.vmid} - protection mode enabled")
         if is_running(request.cluster, guest):
             raise die(f"VM {guest.vmid} is running - destroy failed")
 
     def work(task: Task) -> None:
-        with cluster.change(guest):
+        require_unshared(cluster, guest)
+        # One that sleeps on disk goes with its state.
+        with cluster.change(guest, skiplock=guest.config.get("lock") == "suspended"):
             guest.config["lock"] = "destroyed"
         cluster.driver(guest).destroy(guest, task)
         # Last of all, otherwise the id could be given away while its disks are still there.
@@ -362,6 +376,7 @@ def _change(request: Request, guest: Guest) -> Callable[[Task | None], None]:
     with cluster.change(guest, params.get("digest")):
         if guest.config.get("template") and any(_DISK.fullmatch(key) for key in values):
             raise die("unable to modify disks of a template")
+        _check_balloon(guest, values)
 
     def work(task: Task | None) -> None:
         with cluster.change(guest):
@@ -401,6 +416,8 @@ def _write(
         new_disk = is_disk and key not in guest.config
         plugged = bool(is_net and "network" in hotplug) or bool(new_disk and "disk" in hotplug)
         plugged |= key == "memory" and "memory" in hotplug and bool(guest.config.get("numa"))
+        # The device stays, and takes another target.
+        plugged |= key == "balloon" and "balloon" in guest.config and bool(stored)
         if live and not (key in _LIVE or plugged):
             guest.pending[key] = stored
             continue
@@ -422,8 +439,16 @@ def _write(
             continue
         keep_volume(guest, key)
         del guest.config[key]
+        _leave_boot_order(guest, key)
         if live and is_net:
             driver.apply(guest, key)
+
+
+def _leave_boot_order(guest: Guest, key: str) -> None:
+    """A device that is taken away is no device to boot from."""
+    order = split_properties(str(guest.config.get("boot", ""))).get("order", "").split(";")
+    if key in order:
+        guest.config["boot"] = "order=" + ";".join(device for device in order if device != key)
 
 
 @route("PUT", ONE + "/config")

@@ -68,7 +68,8 @@ def index(request: Request, guest: Guest) -> list[dict[str, Any]]:
 
 
 def _able(cluster: Cluster, guest: Guest) -> bool:
-    return all(_storage_type(cluster, guest, disk) != "dir" for disk in guest.disks())
+    bound = any(re.fullmatch(r"mp\d+", key) and guest.volume(key).startswith("/") for key in guest.config)
+    return not bound and all(_storage_type(cluster, guest, disk) != "dir" for disk in guest.disks())
 
 
 @both("GET", "/feature")

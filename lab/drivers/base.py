@@ -95,6 +95,8 @@ class Guest:
     pending_delete: list[str] = field(default_factory=list)
     # name -> {"config", "snaptime", "description", "parent", "vmstate"}; what is empty is left out.
     snapshots: dict[str, dict[str, Any]] = field(default_factory=dict)
+    # Id of the template whose volumes those of this guest refer to; 0: none.
+    base: int = 0
 
     @property
     def name(self) -> str:
@@ -186,6 +188,9 @@ class Driver(Protocol):
 
     def resize(self, guest: Guest, disk: str, size: int, task: Task) -> None:
         """Grow a disk to `size` bytes; of a container, the file system on it, too."""
+
+    def move(self, guest: Guest, disk: str, moved: Guest, task: Task) -> None:
+        """Bring a disk of a stopped guest to the place that `moved`, the same guest afterwards, has for it."""
 
     def snapshot(self, guest: Guest, name: str, memory: bool, task: Task) -> None:
         """Keep the disks as they are now, and the memory of a running virtual machine."""

@@ -262,6 +262,10 @@ class LxcDriver(Driver):
                 )
         task.log(f"{guest.volume(disk)} has {size >> 20} MiB now")
 
+    def move(self, guest: Guest, disk: str, moved: Guest, task: Task) -> None:
+        host.move(self._image(guest, disk), self._image(moved, disk))
+        task.log(f"moved '{guest.volume(disk)}' to '{moved.volume(disk)}'")
+
     # -- snapshots: a copy of each image beside it
 
     @contextlib.contextmanager

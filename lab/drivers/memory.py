@@ -105,6 +105,9 @@ class MemoryDriver(MachineDriver):
         task.sleep(self.delay)
         self.disks.setdefault(guest.vmid, {})[disk] = size
 
+    def move(self, guest: Guest, disk: str, moved: Guest, task: Task) -> None:
+        task.sleep(self.delay)
+
     def attach(self, guest: Guest, disk: str, task: Task) -> None:
         self.disks.setdefault(guest.vmid, {})[disk] = guest.disk_size(disk)
 

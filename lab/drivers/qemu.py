@@ -135,6 +135,10 @@ class QemuDriver(MachineDriver):
             host.run("qemu-img", "resize", "-q", "-f", "qcow2", self._image(guest, disk), str(size))
         task.log(f"{guest.volume(disk)} has {size >> 20} MiB now")
 
+    def move(self, guest: Guest, disk: str, moved: Guest, task: Task) -> None:
+        host.move(self._image(guest, disk), self._image(moved, disk))
+        task.log(f"moved '{guest.volume(disk)}' to '{moved.volume(disk)}'")
+
     def destroy(self, guest: Guest, task: Task) -> None:
         if self._pid(guest):
             self.stop(guest, task)

@@ -45,6 +45,26 @@ _PATTERNS = {
 }
 
 
+#: Highest index of an option that has one.
+_HIGHEST = {
+    "dev": 255,
+    "hostpci": 15,
+    "ide": 3,
+    "ipconfig": 31,
+    "mp": 255,
+    "net": 31,
+    "numa": 7,
+    "parallel": 2,
+    "sata": 5,
+    "scsi": 30,
+    "serial": 3,
+    "unused": 255,
+    "usb": 13,
+    "virtio": 15,
+    "virtiofs": 9,
+}
+
+
 @functools.cache
 def _compiled(pattern: str) -> re.Pattern[str]:
     # Perl's spelling of inline flags.
@@ -213,7 +233,9 @@ class Method:
             found: Mapping[str, Any] = self.properties[name]
             return found
         match = re.fullmatch(r"([a-zA-Z\-]+)(0|[1-9]\d*)", name)
-        indexed = self.properties.get(f"{match[1]}[n]") if match else None
+        if match is None or int(match[2]) > _HIGHEST.get(match[1], int(match[2])):
+            return None
+        indexed = self.properties.get(f"{match[1]}[n]")
         return indexed if isinstance(indexed, Mapping) else None
 
     def check(self, values: Mapping[str, Any]) -> dict[str, Any]:
