@@ -45,8 +45,8 @@ RECORD_KEYS = frozenset(
 FILE_KEYS = frozenset(["path", "content", "template", "source", "on_change", "secret", "mode", "revision"])
 DIRECTORY_KEYS = frozenset(["path", "mode", "owner", "group"])
 UNIT_KEYS = frozenset(["description", "exec_start", "settings", "writable", "hardening", "after"])
-RELOAD_KEYS = frozenset(["signal", "url", "method", "timeout"])
 CLIENT_KEYS = frozenset(["ca_file", "cert_file", "key_file", "username", "password_file"])
+RELOAD_KEYS = frozenset(["signal", "url", "method", "timeout"]) | CLIENT_KEYS
 READY_KEYS = frozenset(["url", "status", "timeout", "settle"]) | CLIENT_KEYS
 PROOF_KEYS = frozenset(["url", "status", "contains", "metric", "labels", "value", "changes"]) | CLIENT_KEYS
 
@@ -357,6 +357,7 @@ def _reload(value: Any) -> Json:
         "url": _url("reload.url", entry["url"]),
         "method": _choice("reload.method", entry.get("method", "POST"), ("POST", "PUT", "GET")),
         "timeout": _number("reload.timeout", entry.get("timeout", 30)),
+        **_client("reload", entry),
     }
 
 
