@@ -36,6 +36,7 @@ PYTHON_PATHS = [
     "docs",
     "bench",
     "roles/backup/files",
+    "roles/grafana/files",
     "roles/platform/files",
     "roles/retention/files",
 ]
@@ -46,6 +47,7 @@ TYPED_PATHS = [
     "docs/variables.py",
     "bench",
     "roles/backup/files",
+    "roles/grafana/files",
     "roles/platform/files",
     "roles/retention/files",
 ]

@@ -200,6 +200,47 @@ CASES = [
         "slack",
     ),
     Case(
+        "a secret file that nobody writes",
+        host_vars(
+            "stg-obs1",
+            "alertmanager_config: {receivers: [{name: default, slack_configs: [{api_url_file: secrets/slack}]}]}\n",
+        ),
+        "alertmanager_config.receivers[0].slack_configs[0].api_url_file",
+        "stg-obs1",
+        "alertmanager_secret_files has no slack",
+    ),
+    Case(
+        "a file that is relative to nothing",
+        host_vars("stg-data1", "loki_config: {ruler: {alertmanager_client: {tls_ca_path: ca.pem}}}\n"),
+        "loki_config.ruler.alertmanager_client.tls_ca_path",
+        "stg-data1",
+        "absolute path",
+    ),
+    Case(
+        "a key without a value",
+        append(ALL, "grafana_config: {auth: {disable_login_form: null}, app_mode: production}\n"),
+        "grafana_config.auth.disable_login_form",
+        "stg-obs1",
+        "has no value",
+    ),
+    Case(
+        "a dashboard with the uid of a shipped one",
+        append(
+            ALL,
+            "grafana_dashboards: {mine: {uid: system-overview, title: Mine}, broken: '{', export: {title: x, p: '${DS_X}'}}\n",
+        ),
+        "grafana_dashboards.mine.uid",
+        "stg-obs1",
+        "another uid",
+    ),
+    Case(
+        "a data source in place of the platform's",
+        append(ALL, "grafana_datasources: [{name: Mine, uid: loki, type: loki}]\n"),
+        "grafana_datasources[0].uid",
+        "stg-obs1",
+        "of this role",
+    ),
+    Case(
         "threshold",
         append(ALL, "platform_thresholds: {cpu_used_ration: 0.8}\n"),
         "platform_thresholds.cpu_used_ration",
@@ -207,6 +248,10 @@ CASES = [
         "did you mean cpu_used_ratio?",
     ),
 ]
+
+
+# These change what others of the list look for, or others them.
+OTHERS = ("name", "address is none", "missing secret", "a secret file that nobody writes")
 
 
 def copied(folder: Path, environment: str = "staging") -> Path:
@@ -290,8 +335,7 @@ def test_all_faults_in_one_run_of_the_site_and_nobody_is_contacted(
     check: list[str], tmp_path: Path, listener: Listener
 ) -> None:
     inventory = copied(tmp_path)
-    # These change what others of the list look for.
-    cases = [case for case in CASES if case.name not in ("name", "address is none", "missing secret")]
+    cases = [case for case in CASES if case.name not in OTHERS]
     for case in cases:
         case.change(inventory)
     reached = tmp_path / "ssh-was-called"
@@ -353,6 +397,16 @@ def test_copies_that_are_lost_with_their_guest_are_a_warning_unless_accepted(tmp
     assert "lost with it; add a second host to group minio" in words
     # Production copies to a second guest.
     assert "lost with it" not in play(PROJECT / "inventories" / "production")[1]
+
+
+def test_channels_that_nothing_sends_to_are_told_once(tmp_path: Path) -> None:
+    code, output, _ = play(PROJECT / "inventories" / "production")
+    words = " ".join(output.split())
+    assert code == 0, output
+    assert words.count("NOBODY IS TOLD by these 13 channels: chat, chat_critical, chat_high, ") == 1
+    inventory = copied(tmp_path)
+    edit(ALL, r"^platform_channels:\n(  .*\n)+", "")(inventory)
+    assert "NOBODY IS TOLD" not in play(inventory)[1]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,8 @@ class ActionModule(ActionBase):
             )
         risks = _rows(found.risks)
         for risk in risks:
-            display.warning(f"{risk['variable']} of {', '.join(risk['hosts'])}: {risk['message']}")
+            of = f" of {', '.join(risk['hosts'])}" if risk["hosts"] else ""
+            display.warning(f"{risk['variable']}{of}: {risk['message']}")
         result.update(
             changed=False,
             faults=_rows(every),
@@ -63,7 +65,7 @@ class ActionModule(ActionBase):
                 failed=True,
                 msg=faults.report(
                     every,
-                    lambda name: places.definitions(sources, name.split(".")[0]),
+                    lambda name: places.definitions(sources, re.split(r"[.\[]", name)[0]),
                 ),
             )
         return result

@@ -19,9 +19,10 @@ description:
   - C(rules) - at least one rule, every rule evaluated without error.
   - C(watchdog) - the alert that always fires has come through to each Alertmanager.
   - C(alert) - a test alert is listed by each Alertmanager with its receivers, and resolved. Active.
+  - C(receivers) - with O(receivers), a test message to each receiver of each Alertmanager was delivered. Active.
   - C(logs) - the line written on each in O(log_lines) is found in each Loki. Active.
   - C(traces) - a trace sent over OTLP/HTTP and one over OTLP/gRPC are found by id in each Tempo. Active.
-  - C(grafana) - data sources exist, are healthy by Grafana's own account, and queries through them return data.
+  - C(grafana) - data sources exist, are healthy by Grafana's own account, and queries through them return data; every dashboard is there.
   - C(buckets) - objects of each consumer are in its bucket, read with the consumer's own key.
     In active mode Loki and Tempo are asked first to write what they hold.
   - C(retention) - the periods in force are those of O(retention).
@@ -71,6 +72,14 @@ options:
       address: {description: Host and port., type: str, required: true}
       path: {description: Path of the metrics., type: str, default: /metrics}
       scheme: {description: V(http) or V(https)., type: str, default: http}
+  receivers:
+    description: Whether each receiver gets a test message. People are told.
+    type: bool
+    default: false
+  dashboards:
+    description: Uids of the dashboards that must be there, by address of the Grafana.
+    type: dict
+    default: {}
   log_lines:
     description:
       - The line that was written on each host, unique per run; an empty line says that none was written, which is a fault.
@@ -84,7 +93,7 @@ options:
     description: Only these checks.
     type: list
     elements: str
-    choices: [targets, rules, watchdog, alert, logs, traces, grafana, buckets, retention]
+    choices: [targets, rules, watchdog, alert, receivers, logs, traces, grafana, buckets, retention]
     default: []
   components:
     description: Only checks that concern one of these components; empty for all.

@@ -46,8 +46,8 @@ FILE_KEYS = frozenset(["path", "content", "template", "source", "on_change", "se
 DIRECTORY_KEYS = frozenset(["path", "mode", "owner", "group"])
 UNIT_KEYS = frozenset(["description", "exec_start", "settings", "writable", "hardening", "after"])
 COMMAND_KEYS = frozenset(["run", "about"])
-RELOAD_KEYS = frozenset(["signal", "url", "method", "timeout"])
 CLIENT_KEYS = frozenset(["ca_file", "cert_file", "key_file", "username", "password_file", "headers"])
+RELOAD_KEYS = frozenset(["signal", "url", "method", "timeout"]) | CLIENT_KEYS
 READY_KEYS = frozenset(["url", "status", "timeout", "settle"]) | CLIENT_KEYS
 PROOF_KEYS = (
     frozenset(
@@ -377,6 +377,7 @@ def _reload(value: Any) -> Json:
         "url": _url("reload.url", entry["url"]),
         "method": _choice("reload.method", entry.get("method", "POST"), ("POST", "PUT", "GET")),
         "timeout": _number("reload.timeout", entry.get("timeout", 30)),
+        **_client("reload", entry),
     }
 
 

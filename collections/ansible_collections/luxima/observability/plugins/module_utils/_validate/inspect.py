@@ -17,8 +17,8 @@ from .._artifacts.store import default_lock_file
 from .._component.manifest import plain
 from .._retention import policy as retention
 from .._secrets import examples
+from . import content, guests, schema
 from . import groups as grouping
-from . import guests, schema
 from .faults import Fault
 from .schema import Role
 
@@ -105,6 +105,9 @@ def inspect(inventory: Inventory) -> Findings:
     found.faults += grouping.check_members(inventory.groups, chosen, reachable)
     found.faults += guests.check(values, inventory.groups.get("guests", []))
     found.faults += _retention(inventory, values)
+    found.risks += content.untold(values)
+    for host, having in values.items():
+        found.faults += content.check(host, having)
     for host in inventory.groups.get("backup", []):
         _copies(host, values.get(host, {}), found)
     for host in inventory.groups.get("prometheus", []):

@@ -44,6 +44,8 @@ SPEC: dict[str, Any] = {
         path={"type": "str", "default": "/metrics"},
         scheme={"type": "str", "default": "http"},
     ),
+    "receivers": {"type": "bool", "default": False},
+    "dashboards": {"type": "dict", "default": {}},
     "log_lines": {"type": "dict", "default": {}},
     "retention": {"type": "dict"},
     "checks": {"type": "list", "elements": "str", "default": [], "choices": list(NAMES)},

@@ -24,6 +24,7 @@ _ALIVE = {
 
 def checks(wanted: Wanted) -> list[Check]:
     found = []
+    uids = {str(url).rstrip("/"): list(names) for url, names in wanted.dashboards.items()}
     for connection in wanted.of("grafana"):
         client = Client(connection)
         kinds = [kind for kind in KINDS if wanted.of(kind)]
@@ -38,6 +39,7 @@ def checks(wanted: Wanted) -> list[Check]:
                     "see Connections > Data sources in Grafana and /etc/grafana/provisioning/datasources",
                 )
             )
+        found += _dashboards(client, uids.get(client.url, []))
         for kind in (kind for kind in kinds if kind != "alertmanager"):
             # Whether a log line or a trace can be asked for is known only when this run has sent one.
             if kind == "prometheus" or (
@@ -54,6 +56,36 @@ def checks(wanted: Wanted) -> list[Check]:
                     )
                 )
     return found
+
+
+def _dashboards(client: Client, uids: list[str]) -> list[Check]:
+    return [
+        Check(
+            "grafana",
+            f"{client.url} dashboards",
+            frozenset({"grafana"}),
+            partial(dashboards_are_there, client, uids),
+            "journalctl -u grafana on its host says which file provisioning refuses",
+        )
+        for _once in uids[:1]
+    ]
+
+
+def dashboards_are_there(client: Client, uids: list[str]) -> str:
+    """Each has been provisioned, and the list that people see has all of them."""
+    listed = {str(board["uid"]) for board in client.json("/api/search", {"type": "dash-db", "limit": "5000"})}
+    lacking = [uid for uid in uids if uid not in listed]
+    for uid in (uid for uid in uids if uid in listed):
+        try:
+            if not client.json(f"/api/dashboards/uid/{uid}")["meta"].get("provisioned"):
+                lacking.append(f"{uid} (there, but made by hand)")
+        except Refused as error:
+            if error.status != 404:
+                raise
+            lacking.append(uid)
+    if lacking:
+        raise NotYet(f"{len(lacking)} of {len(uids)} dashboards are not there: {', '.join(lacking)}")
+    return f"{len(uids)} dashboards"
 
 
 def _sources(client: Client, kind: str) -> list[Mapping[str, Any]]:
@@ -102,6 +134,11 @@ def _query(kind: str, wanted: Wanted) -> list[dict[str, Any]]:
     if kind == "loki":
         line = logs.query_of(wanted, next(filter(None, wanted.log_lines.values())))
         return [{"expr": line, "queryType": "range", "maxLines": 10}]
+    if wanted.components and "tempo" not in wanted.components:
+        # Nobody else sends one in this run. Sent again, it is the same trace.
+        for tempo in wanted.of("tempo"):
+            trace = traces.trace_id(wanted.run, str(tempo["url"]), "http")
+            traces.send_http(tempo, trace, wanted.environment)
     ids = [traces.trace_id(wanted.run, str(tempo["url"]), "http") for tempo in wanted.of("tempo")]
     return [{"query": one, "queryType": "traceId", "limit": 20} for one in ids]
 

@@ -76,6 +76,12 @@ class Wanted:
     log_lines: Mapping[str, str]
     retention: Mapping[str, Any]
     active: bool
+    # Components that were selected; empty for all.
+    components: frozenset[str] = frozenset()
+    # Whether each receiver gets a test message.
+    receivers: bool = False
+    # Address of a Grafana -> uids of its dashboards.
+    dashboards: Mapping[str, list[str]] = field(default_factory=dict)
     started: float = field(default_factory=time.time)
 
     def of(self, kind: str) -> list[Mapping[str, Any]]:

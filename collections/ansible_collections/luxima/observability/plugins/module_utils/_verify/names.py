@@ -4,4 +4,15 @@
 
 from __future__ import annotations
 
-NAMES = ("targets", "rules", "watchdog", "alert", "logs", "traces", "grafana", "buckets", "retention")
+NAMES = (
+    "targets",
+    "rules",
+    "watchdog",
+    "alert",
+    "receivers",
+    "logs",
+    "traces",
+    "grafana",
+    "buckets",
+    "retention",
+)

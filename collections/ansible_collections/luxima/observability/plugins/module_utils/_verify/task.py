@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from . import grafana, logs, metrics, retention, storage, traces
+from . import grafana, logs, metrics, receivers, retention, storage, traces
 from .model import Check, Result, Wanted
 from .names import NAMES
 from .runner import Run
@@ -26,7 +26,7 @@ def plan(wanted: Wanted, names: list[str], components: frozenset[str]) -> list[C
     """The checks that are asked for."""
     every = [
         check
-        for part in (metrics, logs, traces, grafana, storage, retention)
+        for part in (metrics, receivers, logs, traces, grafana, storage, retention)
         for check in part.checks(wanted)
     ]
     return [
@@ -43,6 +43,7 @@ def verify(
 ) -> tuple[dict[str, Any], list[str]]:
     """The result of the module and its warnings. `failed` and `msg` are in it when a check does not hold."""
     started = time.time()
+    components = frozenset(arguments["components"])
     wanted = Wanted(
         environment=arguments["environment"],
         run=uuid.uuid4().hex[:16],
@@ -53,9 +54,11 @@ def verify(
         log_lines=arguments["log_lines"],
         retention=arguments["retention"] or {},
         active=arguments["active"] and not check_mode,
+        components=components,
+        receivers=arguments["receivers"],
+        dashboards=arguments["dashboards"],
         started=started,
     )
-    components = frozenset(arguments["components"])
     checks = plan(wanted, arguments["checks"] or list(NAMES), components)
     # In check mode nothing is being deployed, so asking twice brings nothing.
     deadline = 0.0 if check_mode else float(arguments["deadline"])
