@@ -147,6 +147,11 @@ class ActionModule(ActionBase):
             plan = make_plan(want, have, self._answer)
             if not plan.changed:
                 break
+        confirmed = f"{record.name}@{self._subject}" in self._confirmed()
+        if plan.lost and not confirmed:
+            raise RecordError(story.lost(record.name, self._subject, plan.lost))
+        if plan.unmet:
+            raise RecordError(story.unmet(plan.unmet))
         if not plan.changed:
             return self._answered({"changed": False, "actions": [], "release": have.get("release", "")}, plan)
         lacking = [name for name, item in artifacts.items() if item is None]
@@ -165,6 +170,8 @@ class ActionModule(ActionBase):
             "validate": [list(command) for command in record.validate],
             "about": list(record.about),
             "environment": {**record.environment, **record.secret_environment},
+            "host": self._subject,
+            "lost_confirmed": confirmed,
         }
         blobs = [
             item
@@ -216,6 +223,7 @@ class ActionModule(ActionBase):
             if checked.get("failed"):
                 return self._finished(record, checked, diff)
             result["validation"] = checked.get("validation", "not needed")
+            result["warnings"] = checked.get("warnings", [])
         result["diff"] = diff
         return self._answered(result, plan)
 
@@ -233,7 +241,8 @@ class ActionModule(ActionBase):
                 f"state: release {have['release']} is the only one on this host; there is no previous one to return to"
             )
         self._tell(record, f"back from release {have['release']} to {have['previous']}")
-        return self._without_files(record, {"name": record.name, "state": "previous"})
+        request = {"name": record.name, "state": "previous", "host": self._subject}
+        return self._without_files(record, request)
 
     def _without_files(self, record: Record, request: Json) -> Json:
         """The host has all that is needed; in check mode it only says what it would do."""
@@ -312,6 +321,11 @@ class ActionModule(ActionBase):
     def _variable(self, name: str, default: str) -> str:
         value = self._templar.template(self._vars.get(name, default))
         return str(value) if value else default
+
+    def _confirmed(self) -> list[str]:
+        """Whose lost data may be lost, as component@host."""
+        value = self._templar.template(self._vars.get("platform_data_lost_confirmed", []))
+        return value.replace(",", " ").split() if isinstance(value, str) else [str(item) for item in value]
 
     def _architectures(self) -> list[str]:
         value = self._templar.template(self._vars.get("platform_architectures", ["amd64"]))

@@ -9,6 +9,7 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 from ansible_collections.luxima.observability.plugins.module_utils._wiring import firewall as core
+from ansible_collections.luxima.observability.plugins.module_utils._wiring import memory
 
 
 def guest_firewalls(
@@ -23,8 +24,22 @@ def guest_firewalls(
         raise AnsibleFilterError(f"the firewalls of the guests cannot be derived:\n{error}") from error
 
 
+def memory_limits(
+    shares: Mapping[str, Any],
+    groups: Sequence[str],
+    total_mb: int,
+    others: Mapping[str, Any] | None = None,
+    system: Mapping[str, Any] | None = None,
+) -> dict[str, str]:
+    """Limit of each component of a host, see memory_limits.yml. Raises AnsibleFilterError naming variable and key."""
+    try:
+        return memory.limits(shares, groups, int(total_mb), others or {}, system or {"least_mb": 1})
+    except memory.BadShares as error:
+        raise AnsibleFilterError(str(error)) from error
+
+
 class FilterModule:
     """What Ansible loads."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        return {"guest_firewalls": guest_firewalls}
+        return {"guest_firewalls": guest_firewalls, "memory_limits": memory_limits}

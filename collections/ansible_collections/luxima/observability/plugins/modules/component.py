@@ -69,6 +69,13 @@ options:
       mode: {description: Octal mode in quotes., type: str, default: "0750"}
       owner: {description: "Owner; by default O(user).", type: str}
       group: {description: Group; by default the owner's name., type: str}
+      data:
+        description:
+          - Whether it holds what cannot be made again. It then gets a mark (C(.luxima-<name>)), and neither this module nor systemd starts the
+            service where the mark was and is not, such as on the mount point of a missing disk. Variable C(platform_data_lost_confirmed)
+            (C(component@host)) begins anew.
+        type: bool
+        default: true
   files:
     description: Files below C(/etc/<name>), exactly these. Files that are no longer declared disappear.
     type: list
@@ -110,6 +117,25 @@ options:
     description: Environment variables in C(/etc/<name>/environment), a secret file.
     type: dict
     default: {}
+  memory:
+    description: The most memory the service may have, such as V(512MiB), and nine tenths of it for Go's collector; empty for no limit.
+    type: str
+  needs:
+    description:
+      - Without these the service would not start. They are asked from the host before a start or restart, which is refused while one is
+        missing, so that what serves goes on serving. In check mode a server that does not answer is a warning.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      url: {description: Address of a server; any answer below 500 will do., type: str}
+      path: {description: A path that must be there. One that is missing fails also when nothing would change., type: str}
+      words: {description: What is needed and the way out., type: str, required: true}
+      ca_file: {description: Trust for HTTPS., type: str}
+      cert_file: {description: Client certificate., type: str}
+      key_file: {description: Its key., type: str}
+      username: {description: User for basic authentication., type: str}
+      password_file: {description: File on the host with the password., type: str}
   unit:
     description: The systemd service. Needed for O(state=present).
     type: dict
@@ -118,6 +144,7 @@ options:
       exec_start: {description: "Program (absolute path) and arguments, literally.", type: list, elements: str, required: true}
       settings: {description: "Keys of C([Service]) that are added or replaced; null removes one.", type: dict, default: {}}
       writable: {description: "Paths the service may write, beside O(directories).", type: list, elements: str, default: []}
+      readable: {description: "Paths or patterns it reads; what lies in homes or below C(/tmp) is seen only when it is here.", type: list, elements: str, default: []}
       hardening:
         description: V(host) for services that must see the host's processes, mounts and devices.
         type: str

@@ -163,7 +163,12 @@ def manifest(record: Record, files: Mapping[str, Content], artifacts: Mapping[st
         },
         "artifacts": dict(artifacts),
         "exec": record.unit.exec_start[0] if record.unit else "",
-        "service": {"reload": record.reload, "ready": record.ready, "proof": list(record.proof)},
+        "service": {
+            "reload": record.reload,
+            "ready": record.ready,
+            "proof": list(record.proof),
+            "needs": list(record.needs),
+        },
     }
 
 

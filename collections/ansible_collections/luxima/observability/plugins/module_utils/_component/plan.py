@@ -4,10 +4,10 @@
 
 Manifest (JSON; digests only, never content)::
 
-    {"name", "user", "groups": [..], "directories": [{path, mode, owner, group}], "live": [the same, path below etc],
+    {"name", "user", "groups": [..], "directories": [{path, mode, owner, group, data}], "live": [the same, path below etc],
      "files": {"etc/x.yml" | "live/dir/y" | "unit/<name>.service": {"sha256", "mode", "group", "secret", "on_change"}},
      "artifacts": {name: {"sha256", "size", "format", "version", "tool"}}, "exec": first word of ExecStart,
-     "service": {"reload", "ready", "proof"}}
+     "service": {"reload", "ready", "proof", "needs"}}
 
 `service` is how the component is talked to, not what it is: it is kept but never compared.
 """
@@ -36,6 +36,8 @@ class Plan:
     enable: bool = False
     activation: str = ""  # "", reload, restart, start
     recover: bool = False
+    lost: list[str] = field(default_factory=list)  # directories whose data was there and is not
+    unmet: list[Json] = field(default_factory=list)  # needs of the host itself that are not met
     files: dict[str, str] = field(default_factory=dict)  # path -> added | changed | removed | edited by hand
     artifacts: list[str] = field(default_factory=list)
     validate: bool = False
@@ -70,7 +72,13 @@ def make_plan(want: Mapping[str, Any], have: Mapping[str, Any], accounts: Mappin
     absent_user = want["user"] != "root" and want["user"] not in accounts["users"]
     plan.user = absent_user or bool(missing_groups(want, accounts))
     kinds = {item["kind"] for item in drift}
-    plan.directories = "directory" in kinds or want["directories"] != old.get("directories", [])
+    data = [item["path"] for item in want["directories"] if item.get("data", True)]
+    plan.lost = [path for path in have.get("lost", []) if path in data]
+    needs = want["service"].get("needs", [])
+    plan.unmet = [need for need in needs if need.get("path", "") in have.get("unmet", [])]
+    plan.directories = (
+        "directory" in kinds or bool(plan.lost) or want["directories"] != old.get("directories", [])
+    )
     plan.links = plan.first or "link" in kinds
 
     unit = f"unit/{want['name']}.service"

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from . import places
+
 Json = dict[str, Any]
 
 STATES = ("present", "absent", "previous")
@@ -20,6 +22,8 @@ VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 METRIC = re.compile(r"[A-Za-z_:][A-Za-z0-9_:]*\Z")
 MODE = re.compile(r"0?[0-7]{3}\Z")
 SIGNAL = re.compile(r"(SIG)?[A-Z][A-Z0-9]*\Z")
+MEMORY = re.compile(r"([1-9][0-9]*)(B|KiB|MiB|GiB|TiB)\Z")
+UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
 RECORD_KEYS = frozenset(
     [
@@ -34,6 +38,8 @@ RECORD_KEYS = frozenset(
         "live",
         "environment",
         "secret_environment",
+        "memory",
+        "needs",
         "unit",
         "validate",
         "reload",
@@ -43,12 +49,13 @@ RECORD_KEYS = frozenset(
     ]
 )
 FILE_KEYS = frozenset(["path", "content", "template", "source", "on_change", "secret", "mode", "revision"])
-DIRECTORY_KEYS = frozenset(["path", "mode", "owner", "group"])
-UNIT_KEYS = frozenset(["description", "exec_start", "settings", "writable", "hardening", "after"])
+DIRECTORY_KEYS = frozenset(["path", "mode", "owner", "group", "data"])
+UNIT_KEYS = frozenset(["description", "exec_start", "settings", "writable", "readable", "hardening", "after"])
 COMMAND_KEYS = frozenset(["run", "about"])
 CLIENT_KEYS = frozenset(["ca_file", "cert_file", "key_file", "username", "password_file", "headers"])
 RELOAD_KEYS = frozenset(["signal", "url", "method", "timeout"]) | CLIENT_KEYS
 READY_KEYS = frozenset(["url", "status", "timeout", "settle"]) | CLIENT_KEYS
+NEED_KEYS = frozenset(["url", "path", "words"]) | CLIENT_KEYS
 PROOF_KEYS = (
     frozenset(
         ["url", "status", "contains", "json", "only", "metric", "labels", "value", "changes", "follows"]
@@ -81,6 +88,8 @@ class Directory:
     mode: str
     owner: str
     group: str
+    # Whether what is lost with it cannot be made again: it is marked, and the service never starts without its mark.
+    data: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,6 +98,7 @@ class UnitSpec:
     description: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     writable: tuple[str, ...] = ()
+    readable: tuple[str, ...] = ()
     hardening: str = "strict"
     after: tuple[str, ...] = ()
 
@@ -108,6 +118,9 @@ class Record:
     live: tuple[Directory, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     secret_environment: Mapping[str, str] = field(default_factory=dict)
+    # Bytes; 0 for no limit.
+    memory: int = 0
+    needs: tuple[Json, ...] = ()
     unit: UnitSpec | None = None
     validate: tuple[tuple[str, ...], ...] = ()
     # What each of those commands looks at, in an operator's words; empty: the whole.
@@ -140,6 +153,8 @@ def parse(arguments: Mapping[str, Any]) -> Record:
         live=_directories("live", args.get("live"), user, absolute=False),
         environment=_environment("environment", args.get("environment")),
         secret_environment=_environment("secret_environment", args.get("secret_environment")),
+        memory=_memory(f"memory ({name}_memory_limit)", args.get("memory")),
+        needs=_needs(args.get("needs")),
         unit=_unit(args.get("unit"), required=state == "present"),
         validate=tuple(words for words, _about in commands),
         about=tuple(about for _words, about in commands),
@@ -269,6 +284,10 @@ def _directories(where: str, value: Any, user: str, *, absolute: bool) -> tuple[
         _known(place, entry, DIRECTORY_KEYS)
         check = _absolute if absolute else _relative
         path = check(f"{place}.path", entry.get("path"))
+        data = _flag(f"{place}.data", entry.get("data", absolute))
+        unfit = places.unfit(path) if absolute else ""
+        if unfit:
+            raise RecordError(f"{place}.path: {path} {unfit}")
         if path in [other.path for other in found]:
             raise RecordError(f"{place}.path: {path} is declared twice")
         # A live directory is read by the server and written by others: root owns it unless the record says more.
@@ -279,6 +298,7 @@ def _directories(where: str, value: Any, user: str, *, absolute: bool) -> tuple[
                 mode=_mode(f"{place}.mode", entry.get("mode", "0750" if absolute else "0755")),
                 owner=_text(f"{place}.owner", entry.get("owner", owner)),
                 group=_text(f"{place}.group", entry.get("group", entry.get("owner", owner))),
+                data=data,
             )
         )
     return tuple(found)
@@ -326,6 +346,32 @@ def _environment(where: str, value: Any) -> dict[str, str]:
     return found
 
 
+def _memory(where: str, value: Any) -> int:
+    if value is None or value == "":
+        return 0
+    match = MEMORY.match(value) if isinstance(value, str) else None
+    if match is None:
+        raise _wrong(where, "a whole number and B, KiB, MiB, GiB or TiB, such as 512MiB", value)
+    return int(match.group(1)) * UNITS[match.group(2)]
+
+
+def _needs(value: Any) -> tuple[Json, ...]:
+    found: list[Json] = []
+    for i, raw in enumerate(_list("needs", value)):
+        place = f"needs[{i}]"
+        entry = _mapping(place, raw)
+        _known(place, entry, NEED_KEYS)
+        if ("url" in entry) == ("path" in entry):
+            raise RecordError(f"{place}: exactly one of url and path is needed")
+        need: Json = {"words": _text(f"{place}.words", entry.get("words"))}
+        if "path" in entry:
+            need["path"] = _absolute(f"{place}.path", entry["path"])
+        else:
+            need.update(url=_url(f"{place}.url", entry["url"]), **_client(place, entry))
+        found.append(need)
+    return tuple(found)
+
+
 def _unit(value: Any, *, required: bool) -> UnitSpec | None:
     if value is None:
         if required:
@@ -349,6 +395,7 @@ def _unit(value: Any, *, required: bool) -> UnitSpec | None:
         writable=tuple(
             _absolute("unit.writable", path) for path in _texts("unit.writable", entry.get("writable"))
         ),
+        readable=_texts("unit.readable", entry.get("readable")),
         hardening=_choice("unit.hardening", entry.get("hardening", "strict"), HARDENING),
         after=_texts("unit.after", entry.get("after")),
     )

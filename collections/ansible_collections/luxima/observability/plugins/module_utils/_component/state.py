@@ -102,6 +102,37 @@ def installed_path(name: str, path: str) -> str:
     return f"{ROOT}/{name}/current/{path}"
 
 
+def mark(path: str, name: str) -> str:
+    """The file that says that a directory is the one with the data of a component."""
+    return f"{path}/.luxima-{name}"
+
+
+def lost(name: str, manifest: Json) -> list[str]:
+    """Directories in which this component had data and has it no more: a disk is not mounted, or somebody removed it."""
+    made = read_json(f"{ROOT}/{name}/made.json") or {}
+    marked = made.get("marked", [])
+    found = [path for path in marked if not os.path.lexists(mark(path, name))]
+    for item in manifest["directories"]:
+        # Of a release without marks: what is as empty as a mount point, and not as it was left.
+        if item["path"] not in marked and not os.path.lexists(mark(item["path"], name)) and _bare(item):
+            found.append(item["path"])
+    return sorted(found)
+
+
+def _bare(item: Json) -> bool:
+    try:
+        names, info = list(Path(item["path"]).iterdir()), Path(item["path"]).stat()
+    except OSError:
+        return True
+    return not names and not _user_is(info.st_uid, item["owner"])
+
+
+def unmet(manifest: Json) -> list[str]:
+    """Paths that the component needs of its host and that are not there."""
+    needs = manifest["service"].get("needs", [])
+    return [need["path"] for need in needs if "path" in need and not os.path.lexists(need["path"])]
+
+
 def stamp(path: str) -> list[int] | None:
     """What changes when a file's content changes; of a directory, one number over everything below it."""
     try:
@@ -292,6 +323,8 @@ def component_state(name: str, salt: str, shown: Json) -> Json:
         "previous": previous_release(base, manifest["release"] if manifest else ""),
         "unfinished": Path(base, "journal.json").exists(),
         "drift": drift(name, manifest, salt) if manifest else [],
+        "lost": lost(name, manifest) if manifest else [],
+        "unmet": unmet(manifest) if manifest else [],
         "blobs": blobs(name),
         "service": service_state(name, manifest["exec"] if manifest else "", shown),
     }

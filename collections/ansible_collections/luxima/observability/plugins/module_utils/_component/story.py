@@ -17,6 +17,18 @@ SHOWN = 5
 VERBS = {"": "nothing to restart", "reload": "reload", "restart": "restart", "start": "start"}
 
 
+def lost(name: str, host: str, paths: list[str]) -> str:
+    """Why nothing is done while data is missing, and the ways out."""
+    return (
+        f"the data of {name} was in {', '.join(paths)} and is not there now. If its disk is not mounted, mount it and run again. "
+        f"If the data is gone: -e platform_data_lost_confirmed={name}@{host} begins anew; playbooks/restore.yml then puts a copy in place"
+    )
+
+
+def unmet(needs: list[Json]) -> str:
+    return "; ".join(f"{need['words']}: there is no {need['path']} on this host" for need in needs)
+
+
 def edited(plan: Plan) -> list[str]:
     """Files that somebody changed on the host, as a manifest calls them."""
     return [path for path, change in plan.files.items() if change == EDITED]

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from . import probe, state
+from . import needs, probe, state, story
 from .host import Host, HostError
 from .plan import Plan, make_plan, missing_groups
 
@@ -90,6 +90,7 @@ class Transaction:
             plan.recover, plan.activation = True, plan.activation or "restart"
             plan.actions = plan.actions or ["restarted"]
         self.result["release"] = have.get("release", "")
+        self._refuse_lost(plan)
         if not plan.changed:
             self._done([])
             return
@@ -99,6 +100,7 @@ class Transaction:
             try:
                 self._stage(staged, want)
                 self._validate(staged, want)
+                self._refuse_unmet(plan, want)
                 self._accounts(want, answer)
                 self._own(staged, want)
             except BaseException:
@@ -106,11 +108,13 @@ class Transaction:
                 self._install_debs(self.host.current)
                 raise
         else:
+            self._refuse_unmet(plan, want)
             self._accounts(want, answer)
         self._switch(plan, want, staged)
 
     def _previous(self) -> None:
         plan, want, target = self._way_back()
+        self._refuse_unmet(plan, want)
         self._switch(plan, want, target)
         self.result["actions"] = _back_words(self.result["actions"])
 
@@ -124,7 +128,21 @@ class Transaction:
         want: Json = state.read_json(str(target / "manifest.json"))
         plan = make_plan(want, {**have, "drift": []}, answer)
         plan.release = True
+        self._refuse_lost(plan)
         return plan, want, target
+
+    def _refuse_lost(self, plan: Plan) -> None:
+        confirmed = self.request.get("lost_confirmed", "")
+        if plan.lost and not confirmed:
+            raise Refused(story.lost(self.name, self.request.get("host", "<host>"), plan.lost))
+
+    def _refuse_unmet(self, plan: Plan, want: Json) -> None:
+        """What serves goes on serving while what a start needs is not there."""
+        if plan.activation not in ("restart", "start"):
+            return
+        reason = needs.unmet(want["service"].get("needs", []))
+        if reason:
+            raise Refused(f"{reason}. It would not start now")
 
     def _absent(self) -> None:
         self._done(self._remove(really=True))
@@ -205,6 +223,11 @@ class Transaction:
                 self.result["validation"] = "predicted only: the programs are not on the host yet"
             finally:
                 self.host.remove(scratch)
+        self._refuse_lost(plan)
+        if plan.activation in ("restart", "start"):
+            # Another component of the same run may be what puts it right.
+            reason = needs.unmet(want["service"].get("needs", []), 0)
+            self.result["warnings"] = [f"{self.name}: {reason}; now it would not start"] if reason else []
         self._done(plan.actions)
         return self.result
 
@@ -510,6 +533,12 @@ class Transaction:
             host.write_json(host.base / "made.json", made)
         for spec in want["directories"]:
             host.directory(Path(spec["path"]), spec)
+        marked = [spec["path"] for spec in want["directories"] if spec["data"]]
+        for path in marked:
+            host.mark(Path(path))
+        if marked != made.get("marked", []):
+            made["marked"] = marked
+            host.write_json(host.base / "made.json", made)
         for spec in want["live"]:
             host.directory(host.live / spec["path"], spec)
 

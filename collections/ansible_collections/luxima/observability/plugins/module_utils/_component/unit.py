@@ -4,10 +4,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from . import places
 from .record import Record
+from .state import mark
 
 # All of these start, and hold, in an unprivileged LXC guest (systemd 252, its own user namespace) as in a VM.
 # Left out: ProcSubset=pid (hides /proc/stat, from which servers take their own start time), PrivateUsers (takes
@@ -64,10 +67,9 @@ def unit_text(record: Record) -> str:
         service["User"] = record.user
         service["Group"] = record.user
     service["ExecStart"] = " ".join(_word(word, command=True) for word in spec.exec_start)
-    if record.environment:
-        service["Environment"] = [
-            _word(f"{key}={value}") for key, value in sorted(record.environment.items())
-        ]
+    variables = _variables(record)
+    if variables:
+        service["Environment"] = [_word(f"{key}={value}") for key, value in sorted(variables.items())]
     if record.secret_environment:
         service["EnvironmentFile"] = f"/etc/{record.name}/environment"
     service.update(Restart="always", RestartSec="2s", TimeoutStopSec="60s", LimitNOFILE="65536")
@@ -75,9 +77,10 @@ def unit_text(record: Record) -> str:
     if record.user == "root" and spec.hardening == "strict":
         # Without any capability root cannot even read the files of other users.
         service.pop("CapabilityBoundingSet")
-    writable = [directory.path for directory in record.directories] + list(spec.writable)
-    if writable:
-        service["ReadWritePaths"] = " ".join(_word(path) for path in dict.fromkeys(writable))
+    if record.memory:
+        # No MemoryHigh: a server that is only slowed down is neither well nor started again.
+        service["MemoryMax"] = str(record.memory)
+    service.update(_seen(record))
     for key, value in spec.settings.items():
         if value is None:
             service.pop(key, None)
@@ -85,6 +88,10 @@ def unit_text(record: Record) -> str:
             service[key] = [_setting(item) for item in value]
         else:
             service[key] = _setting(value)
+    guards = [_guard(record.name, directory.path) for directory in record.directories if directory.data]
+    own = service.pop("ExecStartPre", [])
+    if guards or own:
+        service["ExecStartPre"] = [*guards, *(own if isinstance(own, list) else [own])]
     after = " ".join(dict.fromkeys(["network-online.target", *spec.after]))
     lines = [
         "# Written by Ansible; changes made here are undone by the next run.",
@@ -94,6 +101,8 @@ def unit_text(record: Record) -> str:
         "Wants=network-online.target",
         # A server that cannot start is tried again for ever: its cause may pass (a disk, another server).
         "StartLimitIntervalSec=0",
+        # Where these are on disks of their own, those are mounted first, and are not taken away while it runs.
+        *[f"RequiresMountsFor={_word(path)}" for path in _writable(record)],
         "",
         "[Service]",
     ]
@@ -102,6 +111,47 @@ def unit_text(record: Record) -> str:
             lines.append(f"{key}={item}")
     lines += ["", "[Install]", "WantedBy=multi-user.target", ""]
     return "\n".join(lines)
+
+
+def _variables(record: Record) -> dict[str, str]:
+    """The environment, with what Go's collector should stay below where there is a limit: what is not heap needs room too."""
+    variables = dict(record.environment)
+    if record.memory:
+        variables.setdefault("GOMEMLIMIT", f"{record.memory * 9 // 10 >> 20}MiB")
+    return variables
+
+
+def _writable(record: Record) -> list[str]:
+    paths = [directory.path for directory in record.directories]
+    return list(dict.fromkeys([*paths, *(record.unit.writable if record.unit else ())]))
+
+
+def _seen(record: Record) -> dict[str, str]:
+    """What may be written, and as much less hardening as it takes to see it and what is to be read."""
+    found: dict[str, str] = {}
+    writable, spec = _writable(record), record.unit
+    if writable:
+        found["ReadWritePaths"] = " ".join(_word(path) for path in writable)
+    if spec is None or spec.hardening != "strict":
+        return found
+    readable = [places.fixed_part(path) for path in spec.readable]
+    at_home = [path for path in writable if places.below(path, places.HOMES)]
+    if any(places.below(path, places.HOMES) for path in readable):
+        found["ProtectHome"] = "read-only"
+    elif at_home:
+        # The rest stays hidden.
+        found["ProtectHome"] = "tmpfs"
+        found["BindPaths"] = " ".join(_word(path) for path in at_home)
+    if any(places.below(path, places.TEMPORARY) for path in readable):
+        found["PrivateTmp"] = "no"
+    return found
+
+
+def _guard(name: str, path: str) -> str:
+    """A command that fails, with a reason for the journal, where the data of the component is not; with root's eyes."""
+    words = f"{path} does not hold the data of {name} that was there. Is its disk mounted? It is not started empty."
+    script = f"test -e {shlex.quote(mark(path, name))} || {{ echo {shlex.quote(words)} >&2; exit 1; }}"
+    return "+/bin/sh -c " + _word(script, command=True)
 
 
 def environment_text(variables: Mapping[str, str]) -> str:

@@ -121,3 +121,45 @@ def test_a_record_that_cannot_be_used_is_named(changes: dict[str, Any], words: s
 
 def test_absent_needs_nothing_but_a_name() -> None:
     assert parse({"name": "loki", "state": "absent"}).unit is None
+
+
+@pytest.mark.parametrize(
+    "path", ["/tmp/x", "/var/tmp/x", "/run/x", "/run/user/0/x", "/var/run/x", "/dev/shm/x"]
+)
+def test_data_where_nothing_outlives_a_reboot_is_refused(path: str) -> None:
+    with pytest.raises(
+        RecordError, match=rf"directories\[0\].path: {path} lies below .* choose a directory on a disk"
+    ):
+        parse(full(directories=[{"path": path}]))
+
+
+def test_data_among_the_releases_is_refused() -> None:
+    with pytest.raises(RecordError, match="where releases come and go"):
+        parse(full(directories=[{"path": "/opt/luxima/loki/data"}]))
+    assert parse(full(directories=[{"path": "/opt/luximax"}])).directories[0].data
+
+
+@pytest.mark.parametrize("value", ["2GB", "512", 512, "512 MiB", "0MiB", "1.5GiB", "-1MiB", True])
+def test_memory_in_another_spelling_is_refused(value: object) -> None:
+    with pytest.raises(RecordError, match=r"memory \(loki_memory_limit\): expected .* such as 512MiB"):
+        parse(full(memory=value))
+
+
+def test_memory_is_read_as_bytes() -> None:
+    assert parse(full(memory="512MiB")).memory == 512 << 20
+    assert parse(full(memory="")).memory == parse(full()).memory == 0
+
+
+@pytest.mark.parametrize(
+    ("need", "words"),
+    [
+        ({"words": "x"}, "exactly one of url and path"),
+        ({"url": "http://a/", "path": "/a/b", "words": "x"}, "exactly one of url and path"),
+        ({"url": "minio:9000", "words": "x"}, r"needs\[0\].url: expected a URL"),
+        ({"url": "http://a/"}, r"needs\[0\].words"),
+        ({"url": "http://a/", "words": "x", "status": 200}, "unknown key `status`"),
+    ],
+)
+def test_a_need_that_cannot_be_asked_is_refused(need: dict[str, object], words: str) -> None:
+    with pytest.raises(RecordError, match=words):
+        parse(full(needs=[need]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 
+import pytest
 from ansible_collections.luxima.observability.plugins.module_utils._component import unit
 from ansible_collections.luxima.observability.plugins.module_utils._component.record import parse
 from hypothesis import given
@@ -61,6 +62,50 @@ def test_data_is_writable_and_nothing_else() -> None:
         unit={"exec_start": ["/usr/local/bin/x"], "writable": ["/srv/x y"]},
     )
     assert 'ReadWritePaths=/var/lib/x "/srv/x y"' in found
+
+
+def test_data_is_mounted_first_and_never_begun_empty() -> None:
+    found = lines(directories=[{"path": "/srv/x y"}, {"path": "/var/lib/x", "data": False}])
+    assert 'RequiresMountsFor="/srv/x y"' in found
+    assert "RequiresMountsFor=/var/lib/x" in found
+    (guard,) = [line for line in found if line.startswith("ExecStartPre=")]
+    assert guard.startswith("ExecStartPre=+/bin/sh -c \"test -e '/srv/x y/.luxima-x' || ")
+    assert found.index("[Service]") > found.index("RequiresMountsFor=/var/lib/x")
+
+
+def test_commands_before_the_start_come_after_the_look_for_the_data() -> None:
+    found = lines(
+        directories=[{"path": "/var/lib/x"}],
+        unit={"exec_start": ["/usr/local/bin/x"], "settings": {"ExecStartPre": "/bin/true"}},
+    )
+    before = [line for line in found if line.startswith("ExecStartPre=")]
+    assert [line.split()[0] for line in before] == ["ExecStartPre=+/bin/sh", "ExecStartPre=/bin/true"]
+
+
+@pytest.mark.parametrize("home", ["/home", "/root", "/run/user"])
+def test_what_is_written_or_read_in_a_home_is_seen(home: str) -> None:
+    unit: dict[str, object] = {"exec_start": ["/usr/local/bin/x"]}
+    assert "ProtectHome=yes" in lines(unit={**unit, "writable": ["/srv/homes"]})
+    written = lines(unit={**unit, "writable": [f"{home}/x"]})
+    assert {"ProtectHome=tmpfs", f"BindPaths={home}/x", f"ReadWritePaths={home}/x"} <= set(written)
+    read = lines(unit={**unit, "readable": [f"{home}/*/log/*.log", "/var/log/x.log"]})
+    assert "ProtectHome=read-only" in read
+    assert "PrivateTmp=yes" in read
+
+
+def test_what_is_read_in_the_common_scratch_place_is_seen() -> None:
+    found = lines(unit={"exec_start": ["/usr/local/bin/x"], "readable": ["/tmp/app-*.log"]})
+    assert "PrivateTmp=no" in found
+    assert "ProtectHome=yes" in found
+
+
+def test_memory_is_bounded_for_the_unit_and_for_gos_collector() -> None:
+    found = lines(memory="1GiB")
+    assert "MemoryMax=1073741824" in found
+    assert "Environment=GOMEMLIMIT=921MiB" in found
+    own = lines(memory="1GiB", environment={"GOMEMLIMIT": "600MiB"})
+    assert "Environment=GOMEMLIMIT=600MiB" in own
+    assert not any(line.startswith(("MemoryMax", "Environment")) for line in lines(memory=""))
 
 
 def test_secrets_are_in_a_file_not_in_the_unit() -> None:
