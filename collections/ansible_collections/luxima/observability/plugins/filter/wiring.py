@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
+from ansible_collections.luxima.observability.plugins.module_utils._wiring import address
 from ansible_collections.luxima.observability.plugins.module_utils._wiring import firewall as core
 
 
@@ -27,4 +28,8 @@ class FilterModule:
     """What Ansible loads."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        return {"guest_firewalls": guest_firewalls}
+        return {
+            "guest_firewalls": guest_firewalls,
+            "hostport": address.hostport,
+            "local_hostport": address.local_hostport,
+        }

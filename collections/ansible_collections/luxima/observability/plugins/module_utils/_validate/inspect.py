@@ -16,7 +16,7 @@ from .._artifacts import lock
 from .._artifacts.store import default_lock_file
 from .._retention import policy as retention
 from . import groups as grouping
-from . import guests, schema
+from . import guests, logs, schema
 from .faults import Fault
 from .schema import Role
 
@@ -101,6 +101,7 @@ def inspect(inventory: Inventory) -> Findings:
     found.faults += grouping.check_members(inventory.groups, chosen, reachable)
     found.faults += guests.check(values, inventory.groups.get("guests", []))
     found.faults += _retention(inventory, values)
+    found.faults += logs.check(values, inventory.groups.get("promtail", []))
     for host in inventory.groups.get("backup", []):
         _copies(host, values.get(host, {}), found)
     for host in inventory.groups.get("prometheus", []):
