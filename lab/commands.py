@@ -28,9 +28,8 @@ from pathlib import Path
 from typing import Any
 
 from lab import host, images, packages, templates
-from lab.drivers.base import prefix6
 from lab.errors import LabError
-from lab.instance import CHECKOUT, Instance, load
+from lab.instance import CHECKOUT, Instance, load, prefix6
 
 NODES = ("pve1", "pve2", "pve3")
 # The word by which the server's process is known, followed by the instance's name.

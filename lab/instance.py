@@ -41,6 +41,11 @@ class Instance:
     port: int
 
     @property
+    def subnet6(self) -> str:
+        """The first four groups of the IPv6 network beside the IPv4 one."""
+        return prefix6(self.subnet).removesuffix("::")
+
+    @property
     def bridge(self) -> str:
         return f"{self.name}br"
 
@@ -98,6 +103,11 @@ class Instance:
         (self.state / "instance.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
+def prefix6(subnet: str) -> str:
+    """The IPv6 network beside an IPv4 one, without its length of 64 bits."""
+    return f"fd00:{subnet.replace('.', ':')}::"
+
+
 def load(state: Path | None = None) -> Instance:
     """This checkout's instance; what `up` has chosen is kept in the state folder."""
     state = state or state_directory()
@@ -126,6 +136,7 @@ def inventory(instance: Instance) -> dict[str, Any]:
         keys = []
     variables = {
         "platform_subnet": instance.subnet,
+        "platform_subnet6": instance.subnet6,
         "proxmox_api_host": "127.0.0.1",
         "proxmox_api_port": instance.port,
         "proxmox_api_user": "root@pam",

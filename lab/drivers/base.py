@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lab.errors import die
+from lab.instance import prefix6
 
 if TYPE_CHECKING:
     from lab.tasks import Task
@@ -51,11 +52,6 @@ def join_properties(values: dict[str, Any], default_key: str = "") -> str:
     parts = [str(values[default_key])] if default_key in values else []
     parts += [f"{key}={values[key]}" for key in sorted(values) if key != default_key]
     return ",".join(parts)
-
-
-def prefix6(subnet: str) -> str:
-    """The IPv6 network beside an IPv4 one, without its length of 64 bits."""
-    return f"fd00:{subnet.replace('.', ':')}::"
 
 
 def leased(net: Mapping[str, str], vmid: int, subnet: str) -> dict[str, str]:

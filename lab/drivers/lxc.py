@@ -176,7 +176,13 @@ class LxcDriver(Driver):
         name = guest.name
         short = name.split(".")[0]
         address = next(
-            (net["ip"].split("/")[0] for _, net in self._nets(guest) if "/" in net.get("ip", "")), "127.0.1.1"
+            (
+                net[key].split("/")[0]
+                for key in ("ip", "ip6")
+                for _, net in self._nets(guest)
+                if "/" in net.get(key, "")
+            ),
+            "127.0.1.1",
         )
         names = f"{name} {short}" if short != name else name
         self._put(guest, "/etc/hostname", name + "\n")

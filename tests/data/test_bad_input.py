@@ -241,6 +241,34 @@ CASES = [
         "of this role",
     ),
     Case(
+        "class of a file",
+        host_vars(
+            "stg-app1",
+            "promtail_extra_files: [{job: shop, log_class: aplication, paths: [/var/log/shop.log]}]\n",
+        ),
+        "promtail_extra_files",
+        "stg-app1",
+        "shop: log_class aplication is no class",
+    ),
+    Case(
+        "a record that would choose how long it is kept",
+        host_vars("stg-data1", "promtail_units: {shop: {log_classes: [audit]}}\n"),
+        "promtail_units",
+        "stg-data1",
+        "no record may choose class audit",
+    ),
+    Case(
+        "a file that two groups read",
+        host_vars(
+            "stg-obs1",
+            "promtail_extra_files: [{job: web, log_class: web, paths: [/var/log/nginx/access.log], labels: {host: x}}]\n"
+            "promtail_config: {scrape_configs: []}\n",
+        ),
+        "promtail_extra_files",
+        "stg-obs1",
+        "/var/log/nginx/access.log of web is read by nginx as well",
+    ),
+    Case(
         "threshold",
         append(ALL, "platform_thresholds: {cpu_used_ration: 0.8}\n"),
         "platform_thresholds.cpu_used_ration",

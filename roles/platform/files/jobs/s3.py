@@ -59,7 +59,8 @@ class S3:
         self._secure = place.scheme == "https"
         self._host, self._port = place.hostname, place.port or (443 if self._secure else 80)
         default = 443 if self._secure else 80
-        self._name = self._host if self._port == default else f"{self._host}:{self._port}"
+        name = f"[{self._host}]" if ":" in self._host else self._host
+        self._name = name if self._port == default else f"{name}:{self._port}"
         self._access = str(connection["access_key"])
         self._secret = secret_key
         self._region = str(connection.get("region") or "us-east-1")

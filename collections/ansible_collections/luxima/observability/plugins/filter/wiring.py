@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
+from ansible_collections.luxima.observability.plugins.module_utils._wiring import address, memory
 from ansible_collections.luxima.observability.plugins.module_utils._wiring import firewall as core
-from ansible_collections.luxima.observability.plugins.module_utils._wiring import memory
 
 
 def guest_firewalls(
@@ -42,4 +42,9 @@ class FilterModule:
     """What Ansible loads."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        return {"guest_firewalls": guest_firewalls, "memory_limits": memory_limits}
+        return {
+            "guest_firewalls": guest_firewalls,
+            "memory_limits": memory_limits,
+            "hostport": address.hostport,
+            "local_hostport": address.local_hostport,
+        }

@@ -15,6 +15,7 @@ PLUGINS = (
     (filter_loader, "ansible.builtin.combine"),
     (filter_loader, "luxima.observability.retention_plan"),
     (filter_loader, "luxima.observability.log_scrapes"),
+    (filter_loader, "luxima.observability.hostport"),
     (test_loader, "ansible.builtin.match"),
     (lookup_loader, "ansible.builtin.env"),
 )

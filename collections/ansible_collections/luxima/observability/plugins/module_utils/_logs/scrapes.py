@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import difflib
 import fnmatch
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,6 +18,13 @@ from .record import Claims, Reading, Stage, template
 OWN_LABELS = ("environment", "host", "job", "log_class", "service")
 #: Lines of one entry; the server would take its own end after 128.
 MULTILINE = {"max_wait_time": "3s", "max_lines": 1024}
+# Keys of what no argument spec describes, with those that are added here.
+_CLAIMS = {*record.CLAIMS}
+_KEYS = {
+    "promtail_units": {*_CLAIMS, "log_class", "pattern"},
+    "promtail_containers": {*_CLAIMS, "log_class", "pattern"},
+    "promtail_extra_scrape_configs": {*_CLAIMS, "named"},
+}
 _LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 
 
@@ -230,7 +238,8 @@ def problems(sources: Mapping[str, Any], settings: Mapping[str, Any]) -> list[tu
     reserved = [str(name) for name in settings.get("reserved_classes") or []]
     found: list[tuple[str, str]] = []
     for variable, where, one in _declared(sources):
-        found += [(variable, f"{where}: {text}") for text in _faults(one, classes, reserved)]
+        known = _KEYS.get(variable, set())
+        found += [(variable, f"{where}: {text}") for text in _faults(one, classes, reserved, known)]
     found += _twice(sources)
     for key in ("scrape_configs", "pipeline_stages"):
         if key in (sources.get("config") or {}):
@@ -260,9 +269,14 @@ def _declared(sources: Mapping[str, Any]) -> Iterable[tuple[str, str, Mapping[st
         )
 
 
-def _faults(one: Mapping[str, Any], classes: Sequence[str], reserved: Sequence[str]) -> Iterable[str]:
+def _faults(
+    one: Mapping[str, Any], classes: Sequence[str], reserved: Sequence[str], known: set[str]
+) -> Iterable[str]:
     if one.get("named") is False:
         yield "has no job_name; give it one"
+    for key in sorted(str(key) for key in one.keys() - known) if known else []:
+        near = difflib.get_close_matches(key, sorted(known), n=1)
+        yield f"{key} is no key; {f'did you mean {near[0]}?' if near else 'known are ' + ', '.join(sorted(known))}"
     own = one.get("log_class")
     if own and str(own) not in classes:
         yield f"log_class {own} is no class of platform_retention with store loki; known are {', '.join(classes)}"

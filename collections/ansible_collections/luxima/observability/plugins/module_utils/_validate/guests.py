@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from .._wiring.address import bare
 from .faults import Fault
 
 _DNS = re.compile(
@@ -32,7 +33,7 @@ def _shared(
 ) -> list[Fault]:
     owners: dict[str, list[str]] = {}
     for host in hosts:
-        value = str(values.get(host, {}).get(variable) or "")
+        value = bare(str(values.get(host, {}).get(variable) or ""))
         if value not in ("", "0"):
             owners.setdefault(value, []).append(host)
     return [
@@ -62,15 +63,7 @@ def _guest(name: str, values: Mapping[str, Any]) -> list[Fault]:
                 f"{vmid} is not between {VMID_MIN} and {VMID_MAX}; 0 takes the next free id",
             )
         )
-    address = values.get("guest_address", "dhcp")
-    if address != "dhcp" and not _is_interface(address):
-        faults.append(
-            Fault(
-                "guest_address",
-                name,
-                f"{address!r} is neither dhcp nor an address with its prefix such as 192.0.2.11/24; see ansible_host and platform_subnet",
-            )
-        )
+    faults += _addresses(name, values)
     if values.get("guest_firewall") == "closed" and not values.get("platform_operator_networks"):
         faults.append(
             Fault(
@@ -92,11 +85,26 @@ def _guest(name: str, values: Mapping[str, Any]) -> list[Fault]:
     return faults
 
 
-def _is_interface(text: object) -> bool:
+def _addresses(name: str, values: Mapping[str, Any]) -> list[Fault]:
+    """Of each family an address, a word, or nothing; of one of them something."""
+    found = []
+    four, six = values.get("guest_address", "dhcp"), values.get("guest_address6", "")
+    if four not in ("", "dhcp") and not _is_interface(four, 4):
+        text = f"{four!r} is neither dhcp nor an address with its prefix such as 192.0.2.11/24; see ansible_host and platform_subnet"
+        found.append(Fault("guest_address", name, text))
+    if six not in ("", "auto", "dhcp") and not _is_interface(six, 6):
+        text = f"{six!r} is neither auto, dhcp nor an address with its prefix such as 2001:db8::11/64; see ansible_host and platform_subnet6"
+        found.append(Fault("guest_address6", name, text))
+    if not four and not six:
+        text = "is empty, and so is guest_address6: nobody could reach the guest; set ansible_host, or one of them to dhcp"
+        found.append(Fault("guest_address", name, text))
+    return found
+
+
+def _is_interface(text: object, version: int) -> bool:
     if not isinstance(text, str) or "/" not in text:
         return False
     try:
-        ipaddress.ip_interface(text)
+        return ipaddress.ip_interface(text).version == version
     except ValueError:
         return False
-    return True

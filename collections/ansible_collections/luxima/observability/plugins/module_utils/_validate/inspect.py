@@ -17,7 +17,7 @@ from .._artifacts.store import default_lock_file
 from .._component.manifest import plain
 from .._retention import policy as retention
 from .._secrets import examples
-from . import content, guests, schema
+from . import content, guests, logs, schema
 from . import groups as grouping
 from .faults import Fault
 from .schema import Role
@@ -108,6 +108,7 @@ def inspect(inventory: Inventory) -> Findings:
     found.risks += content.untold(values)
     for host, having in values.items():
         found.faults += content.check(host, having)
+    found.faults += logs.check(values, inventory.groups.get("promtail", []))
     for host in inventory.groups.get("backup", []):
         _copies(host, values.get(host, {}), found)
     for host in inventory.groups.get("prometheus", []):

@@ -8,10 +8,11 @@ open them), ``platform_metrics`` (Prometheus scrapes every component) and target
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from . import address as addresses
 
 #: Stands for people and the controller in ``from``, beside the names of groups.
 OPERATORS = "operators"
@@ -45,16 +46,23 @@ class _Firewall:
         """Let callers in, if there are any: a rule without sources would let everybody in."""
         callers = list(dict.fromkeys(callers))
         sources = {source for caller in callers for source in self._sources(caller)}
-        if not sources:
-            return
-        self.rules.append(
+        parts = {proto: sources}
+        if proto == "icmp":
+            # The protocol of IPv6 is another one.
+            parts = {
+                "icmp": {source for source in sources if ":" not in source},
+                "ipv6-icmp": {source for source in sources if ":" in source},
+            }
+        self.rules += [
             {
                 "comment": f"{what} for {', '.join(callers)}",
-                "proto": proto,
+                "proto": name,
                 "ports": sorted({str(port) for port in ports}, key=int),
-                "sources": sorted(sources),
+                "sources": sorted(found),
             }
-        )
+            for name, found in parts.items()
+            if found
+        ]
 
     def _sources(self, caller: str) -> list[str]:
         if caller == OPERATORS:
@@ -64,24 +72,16 @@ class _Firewall:
             return []
         found = []
         for host in self.site.groups[caller]:
-            address = str(self.site.addresses.get(host, ""))
+            address = addresses.bare(self.site.addresses.get(host, ""))
             if host == self.name:
                 continue
-            if is_address(address):
+            if addresses.is_address(address):
                 found.append(address)
             else:
                 self.faults.append(
                     f"platform_address of {host} is {address!r}, and a firewall needs an address: set ansible_host there"
                 )
         return found
-
-
-def is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
 
 
 def scraped(name: str, address: str, jobs: Iterable[Mapping[str, Any]]) -> set[int]:
@@ -92,8 +92,8 @@ def scraped(name: str, address: str, jobs: Iterable[Mapping[str, Any]]) -> set[i
         for entry in job.get("static_configs") or []
         for target in entry.get("targets") or []
     ]
-    pairs = [target.rpartition(":") for target in targets]
-    return {int(port) for host, _, port in pairs if host.strip("[]") in (name, address) and port.isdigit()}
+    pairs = [addresses.parted(target) for target in targets]
+    return {int(port) for host, port in pairs if host in (name, addresses.bare(address)) and port}
 
 
 def firewall(record: Mapping[str, Any], site: Site) -> dict[str, Any]:
