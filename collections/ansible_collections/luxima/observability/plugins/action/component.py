@@ -10,6 +10,7 @@ import gzip
 import json
 import os
 import secrets
+import shlex
 import shutil
 import tarfile
 import tempfile
@@ -24,9 +25,9 @@ from ansible.plugins.action import ActionBase
 from ansible.template import trust_as_template
 from ansible.utils.display import Display
 from ansible_collections.luxima.observability.plugins.module_utils._artifacts.store import Artifact, Store
+from ansible_collections.luxima.observability.plugins.module_utils._component import kept, story
 from ansible_collections.luxima.observability.plugins.module_utils._component import manifest as building
 from ansible_collections.luxima.observability.plugins.module_utils._component import state as host_state
-from ansible_collections.luxima.observability.plugins.module_utils._component import story
 from ansible_collections.luxima.observability.plugins.module_utils._component.plan import Plan, make_plan
 from ansible_collections.luxima.observability.plugins.module_utils._component.record import (
     Record,
@@ -38,6 +39,7 @@ from ansible_collections.luxima.observability.plugins.module_utils._validate.ins
 from ansible_collections.luxima.observability.plugins.plugin_utils import run_folder, spelling, vaulted
 from ansible_collections.luxima.observability.plugins.plugin_utils.checked import refuse_wrong
 from ansible_collections.luxima.observability.plugins.plugin_utils.evaluate import evaluate
+from ansible_collections.luxima.observability.plugins.plugin_utils.protection import Protection
 from ansible_collections.luxima.observability.plugins.plugin_utils.ready import wait_until_managed
 from ansible_collections.luxima.observability.plugins.plugin_utils.spelling import refuse_unknown
 
@@ -160,6 +162,7 @@ class ActionModule(ActionBase):
                 f"artifacts: {', '.join(lacking)} for {self._answer['architecture']} not in {self._variable('platform_cache_dir', '')}; "
                 f"run with --tags artifacts (or the whole site.yml) first"
             )
+        self._protect(record, plan, have, files)
         self._tell(record, story.one_line(plan, want, have))
         diff = self._diff(record, plan, files, have)
         request = {
@@ -230,6 +233,8 @@ class ActionModule(ActionBase):
     def _leave(self, record: Record, have: Json) -> Json:
         if not have:
             return {"changed": False, "actions": [], "release": "", "restarted": False, "reloaded": False}
+        if record.purge:
+            self._protection().purge(record.name)
         self._tell(record, "remove" + (" with its data" if record.purge else "; its data stays"))
         return self._without_files(record, {"name": record.name, "state": "absent", "purge": record.purge})
 
@@ -240,6 +245,7 @@ class ActionModule(ActionBase):
             raise RecordError(
                 f"state: release {have['release']} is the only one on this host; there is no previous one to return to"
             )
+        self._protect_way_back(record.name, have)
         self._tell(record, f"back from release {have['release']} to {have['previous']}")
         request = {"name": record.name, "state": "previous", "host": self._subject}
         return self._without_files(record, request)
@@ -251,6 +257,64 @@ class ActionModule(ActionBase):
         else:
             result = self._apply(record, request, {}, set(), [], True)
         return self._finished(record, result, [])
+
+    # Data
+
+    def _protection(self) -> Protection:
+        return Protection(
+            self._subject,
+            self._vars,
+            lambda value: self._evaluate(self._vars, value),
+            bool(self._task.check_mode),
+            self._said,
+        )
+
+    def _protect(self, record: Record, plan: Plan, have: Json, files: Mapping[str, building.Content]) -> None:
+        """Asks the host for what it has only when something changes that its data depends on."""
+        old = have.get("manifest")
+        if not record.data:
+            return
+        if not old:
+            self._protection().first(record.name, record.data)
+            return
+        paths = kept.paths(record.name, record.data)
+        directories = [entry.path for entry in record.directories]
+        former = [entry["path"] for entry in old["directories"]]
+        if not plan.files.keys() & set(paths) and directories == former:
+            return
+        before = kept.Release(self._texts(record.name, paths), former)
+        texts = {path: files[path].data.decode() if path in files else None for path in paths}
+        self._protection().change(record.name, record.data, before, kept.Release(texts, directories))
+
+    def _protect_way_back(self, name: str, have: Json) -> None:
+        data = have["manifest"].get("data")
+        if not data:
+            return
+        paths = kept.paths(name, data)
+        there = self._texts(name, [*paths, "manifest.json"], have["previous"])
+        former = json.loads(there.pop("manifest.json") or "{}").get("directories", [])
+        before = kept.Release(
+            self._texts(name, paths), [entry["path"] for entry in have["manifest"]["directories"]]
+        )
+        after = kept.Release(there, [entry["path"] for entry in former])
+        if before != after:
+            self._protection().change(name, data, before, after)
+
+    def _texts(self, name: str, paths: list[str], release: str = "") -> dict[str, str | None]:
+        """Installed files, none of which is a secret; of another release than the current one when it is named."""
+        if self._connection.has_pipelining:
+            found = self._ask(f"read_texts({name!r}, {paths!r}, {release!r})")
+        else:
+            arguments = {"name": name, "texts": paths, "release": release}
+            done = self._execute_module(module_name=MODULE, module_args=arguments, task_vars=self._vars)
+            found = done.get("texts")
+        if not isinstance(found, dict):
+            raise RecordError(f"could not read the files of {name} that its data depends on")
+        return found
+
+    def _said(self, words: list[str]) -> str:
+        done = self._low_level_execute_command(shlex.join(words))
+        return str(done["stdout"]) if done["rc"] == 0 else ""
 
     # Rendering
 

@@ -318,8 +318,16 @@ from ansible_collections.luxima.observability.plugins.module_utils._component.ho
 
 
 def main() -> None:
-    spec = {"name": {"type": "str", "required": True}, "bundle": {"type": "path"}}
+    spec = {
+        "name": {"type": "str", "required": True},
+        "bundle": {"type": "path"},
+        "texts": {"type": "list", "elements": "str"},
+        "release": {"type": "str", "default": ""},
+    }
     module = AnsibleModule(argument_spec=spec, supports_check_mode=True)
+    if module.params["texts"]:
+        found = state.read_texts(module.params["name"], module.params["texts"], module.params["release"])
+        module.exit_json(changed=False, texts=found)
     if not module.params["bundle"]:
         module.exit_json(changed=False, state=state.read_state())
     bundle = Path(module.params["bundle"])

@@ -167,6 +167,7 @@ unanswered:
 """
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.luxima.observability.plugins.module_utils._retention.shorten import way_out
 from ansible_collections.luxima.observability.plugins.module_utils._retention.task import compare, protect
 from ansible_collections.luxima.observability.plugins.module_utils._servers.arguments import (
     SERVERS,
@@ -181,7 +182,7 @@ BUCKETS = each(
     lifecycle={"type": "list", "elements": "dict"},
 )
 JOBS = each(server={"type": "str", "required": True}, report={"type": "dict"})
-WAY_OUT = "To delete it all the same, add: -e platform_retention_shorten_confirmed=<platform_environment>"
+WAY_OUT = way_out("<platform_environment>")
 
 
 def main() -> None:

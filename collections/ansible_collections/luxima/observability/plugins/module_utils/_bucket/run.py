@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from . import lifecycle
-from .plan import Present, Wanted, after, plan, view
+from .plan import Change, Present, Wanted, after, plan, view
 from .server import Refused, Server, Unreachable
 
 
@@ -69,8 +69,10 @@ def size(text: str) -> int:
     return int(match[1]) * int(unit ** " KMGT".index(match[2] or " "))
 
 
-def ensure(arguments: Mapping[str, Any], check: bool) -> dict[str, Any]:
-    """The module's result. Raises Refused or Unreachable."""
+def ensure(
+    arguments: Mapping[str, Any], check: bool, guard: Callable[[str, list[Change]], None] | None = None
+) -> dict[str, Any]:
+    """The module's result. `guard` is told the server and its changes before the first of them. Raises Refused or Unreachable."""
     wanted = wanted_from(arguments["buckets"])
     server = Server(arguments["connection"], float(arguments["timeout"]))
     try:
@@ -89,6 +91,8 @@ def ensure(arguments: Mapping[str, Any], check: bool) -> dict[str, Any]:
                 "name another bucket and copy the objects, or leave object_lock out"
             )
     changes = plan(wanted, present)
+    if guard and changes:
+        guard(server.url, changes)
     if not check:
         for change in changes:
             server.apply(change)

@@ -169,6 +169,7 @@ def manifest(record: Record, files: Mapping[str, Content], artifacts: Mapping[st
             "proof": list(record.proof),
             "needs": list(record.needs),
         },
+        **({"data": record.data} if record.data else {}),
     }
 
 

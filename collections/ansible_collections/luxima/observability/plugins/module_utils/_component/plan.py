@@ -7,9 +7,10 @@ Manifest (JSON; digests only, never content)::
     {"name", "user", "groups": [..], "directories": [{path, mode, owner, group, data}], "live": [the same, path below etc],
      "files": {"etc/x.yml" | "live/dir/y" | "unit/<name>.service": {"sha256", "mode", "group", "secret", "on_change"}},
      "artifacts": {name: {"sha256", "size", "format", "version", "tool"}}, "exec": first word of ExecStart,
-     "service": {"reload", "ready", "proof", "needs"}}
+     "service": {"reload", "ready", "proof", "needs"}, "data": {store, files, connection, report, fixed, together}}
 
-`service` is how the component is talked to, not what it is: it is kept but never compared.
+`service` is how the component is talked to, not what it is: it is kept but never compared. `data` is there for components that
+keep data; a host that does not know it yet is told once, without anything else.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class Plan:
     links: bool = False
     daemon_reload: bool = False
     enable: bool = False
+    record: bool = False
     activation: str = ""  # "", reload, restart, start
     recover: bool = False
     lost: list[str] = field(default_factory=list)  # directories whose data was there and is not
@@ -84,6 +86,7 @@ def make_plan(want: Mapping[str, Any], have: Mapping[str, Any], accounts: Mappin
     unit = f"unit/{want['name']}.service"
     plan.daemon_reload = unit in plan.files or bool(service.get("need_daemon_reload"))
     plan.enable = unit in want["files"] and service.get("enabled") != "enabled"
+    plan.record = not plan.first and want.get("data") != old.get("data")
     plan.activation = _activation(want, old, plan, service, unit)
     plan.actions = _actions(plan)
     return plan
@@ -156,6 +159,7 @@ def _actions(plan: Plan) -> list[str]:
         (plan.links, "links"),
         (plan.daemon_reload, "daemon_reloaded"),
         (plan.enable, "enabled"),
+        (plan.record, "recorded"),
         (
             bool(plan.activation),
             {"reload": "reloaded", "restart": "restarted", "start": "started"}.get(plan.activation, ""),

@@ -17,6 +17,8 @@ Json = dict[str, Any]
 STATES = ("present", "absent", "previous")
 ON_CHANGE = ("restart", "reload", "none")
 HARDENING = ("strict", "host")
+# How a store writes its periods; read by _retention/rendered.py.
+STORES = ("prometheus", "loki", "tempo", "tables", "copies")
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}\Z")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 METRIC = re.compile(r"[A-Za-z_:][A-Za-z0-9_:]*\Z")
@@ -46,6 +48,7 @@ RECORD_KEYS = frozenset(
         "ready",
         "proof",
         "purge",
+        "data",
     ]
 )
 FILE_KEYS = frozenset(["path", "content", "template", "source", "on_change", "secret", "mode", "revision"])
@@ -62,6 +65,10 @@ PROOF_KEYS = (
     )
     | CLIENT_KEYS
 )
+
+
+DATA_KEYS = frozenset(["store", "files", "connection", "report", "fixed", "together"])
+FIXED_KEYS = frozenset(["file", "key", "grows", "unit", "variable", "instead"])
 
 
 class RecordError(ValueError):
@@ -129,6 +136,7 @@ class Record:
     ready: Json = field(default_factory=dict)
     proof: tuple[Json, ...] = ()
     purge: bool = False
+    data: Json = field(default_factory=dict)
 
 
 def parse(arguments: Mapping[str, Any]) -> Record:
@@ -162,6 +170,7 @@ def parse(arguments: Mapping[str, Any]) -> Record:
         ready=_ready(args.get("ready")),
         proof=_proof(args.get("proof")),
         purge=_flag("purge", args.get("purge", False)),
+        data=_data(args.get("data")),
     )
 
 
@@ -506,3 +515,42 @@ def _measured(place: str, entry: Json) -> Json:
         if not changes:
             raise RecordError(f"{place}: follows needs `changes`")
     return found
+
+
+def _data(value: Any) -> Json:
+    """What the component's data depends on. It is kept on the host, so nothing in it is a secret."""
+    entry = _mapping("data", value)
+    _known("data", entry, DATA_KEYS)
+    found: Json = {}
+    if "store" in entry:
+        found["store"] = _choice("data.store", entry["store"], STORES)
+        found["files"] = [_relative("data.files", path) for path in _texts("data.files", entry.get("files"))]
+        if not found["files"]:
+            raise RecordError("data.files: is missing; name the files that say how long the store keeps data")
+    if "connection" in entry:
+        found["connection"] = _text("data.connection", entry["connection"])
+        if not VARIABLE.match(found["connection"]):
+            raise _wrong("data.connection", "the name of a variable", entry["connection"])
+    for key in ("report", "together"):
+        if entry.get(key):
+            found[key] = list(_texts(f"data.{key}", entry[key]))
+    if value is not None:
+        found["fixed"] = [
+            _fixed(f"data.fixed[{i}]", raw) for i, raw in enumerate(_list("data.fixed", entry.get("fixed")))
+        ]
+    return found
+
+
+def _fixed(where: str, value: Any) -> Json:
+    entry = _mapping(where, value)
+    _known(where, entry, FIXED_KEYS)
+    if ("unit" in entry) == ("file" in entry) or ("key" in entry) != ("file" in entry):
+        raise RecordError(f"{where}: either file and key or unit is needed")
+    if "unit" in entry:
+        try:
+            re.compile(_text(f"{where}.unit", entry["unit"]))
+        except re.error as error:
+            raise RecordError(f"{where}.unit: {error}") from None
+    if "variable" not in entry:
+        raise RecordError(f"{where}.variable: is missing; name what people write")
+    return {key: _text(f"{where}.{key}", item) for key, item in entry.items()}

@@ -356,10 +356,11 @@ def read_state(only: str = "") -> Json:
     return answer
 
 
-def read_texts(name: str, paths: list[str]) -> dict[str, str | None]:
-    """Contents of installed files, for a diff."""
+def read_texts(name: str, paths: list[str], release: str = "") -> dict[str, str | None]:
+    """Contents of installed files, for a diff; of a release that is not the current one, as it keeps them."""
     found: dict[str, str | None] = {}
     for path in paths:
-        content = read_bytes(installed_path(name, path))
+        place = f"{ROOT}/{name}/releases/{release}/{path}" if release else installed_path(name, path)
+        content = read_bytes(place)
         found[path] = None if content is None else content.decode("utf-8", "replace")
     return found

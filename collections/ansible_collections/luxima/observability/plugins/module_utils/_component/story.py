@@ -51,6 +51,7 @@ def one_line(plan: Plan, want: Mapping[str, Any], have: Mapping[str, Any]) -> st
             (plan.directories, "directories"),
             (plan.links, "links"),
             (plan.enable, "not enabled at boot"),
+            (plan.record, "what its data depends on"),
             (plan.activation == "start", f"the service is {service.get('active', 'not there')}"),
             (plan.activation == "restart" and not service.get("exe_ok", True), "an old program runs"),
         )

@@ -13,6 +13,9 @@ from . import durations, selectors
 from .policy import COPY
 from .readback import block_retention, people
 
+# Seconds that no period reaches: Loki's 0 is "for ever".
+FOREVER = 10**12
+
 
 @dataclass(frozen=True)
 class Shortening:
@@ -27,6 +30,8 @@ class Shortening:
     subject: str = ""
     tenant: str = ""
     bucket: str = ""
+    # Only versions that were replaced, which are not counted.
+    versions: bool = False
 
     def words(self) -> str:
         if self.subject == "size" and self.store == "prometheus":
@@ -43,8 +48,9 @@ def prometheus(plan: Mapping[str, Any], url: str, in_force: str) -> list[Shorten
     size = next((part for part in parts if part.endswith("B")), "")
     want = plan["prometheus"]
     found = []
-    new, old = durations.parse(want["time"]), durations.parse(time) if time else None
-    if old is None or new < old:
+    new = durations.parse(want["time"]) if want.get("time") else None
+    old = durations.parse(time) if time else None
+    if new is not None and (old is None or new < old):
         found.append(Shortening("prometheus", url, "metrics", old, new))
     if want.get("size") and (not size or durations.size_bytes(want["size"]) < durations.size_bytes(size)):
         before = durations.size_bytes(size) if size else None
@@ -65,6 +71,8 @@ def loki(
 ) -> list[Shortening]:
     """Streams and the rest, for everybody and for each tenant; `limits` and `tenants` as the server shows them."""
     want = plan["loki"]
+    if not want.get("enabled", True):
+        return []
     scopes = [("", limits, want)]
     scopes += [(name, have, {**want, **want["overrides"].get(name, {})}) for name, have in tenants.items()]
     found: dict[tuple[str, int | None, int], Shortening] = {}
@@ -79,25 +87,64 @@ def _streams(
     url: str, have: Mapping[str, Any], wanted: Mapping[str, Any], tenant: str, enabled: bool
 ) -> list[Shortening]:
     before, after = _periods(have), _periods(wanted)
-    rest = durations.parse(str(have["retention_period"])), durations.parse(str(wanted["retention_period"]))
+    rest = _kept(have.get("retention_period")), _kept(wanted.get("retention_period"))
     found = []
     for key in {**after, **before}:
         matchers = list(key)
         # A stream that has no rule of its own has that of a rule it may fall under; in doubt data is precious.
         old = before.get(key) or max(_overlapping(before, matchers), default=rest[0])
         new = after.get(key) or min(_overlapping(after, matchers), default=rest[1])
-        if not enabled or new < old:
+        old = max([old, *_outranked(have, wanted, key, new)])
+        if new < FOREVER and (not enabled or new < old):
             text = selectors.render(matchers)
-            found.append(Shortening("loki", url, text, old if enabled else None, new, text, tenant))
+            bound = old if enabled and old < FOREVER else None
+            found.append(Shortening("loki", url, text, bound, new, text, tenant))
     if rest[1] < rest[0]:
-        found.append(Shortening("loki", url, "(no class)", rest[0], rest[1], "", tenant))
+        bound = rest[0] if rest[0] < FOREVER else None
+        found.append(Shortening("loki", url, "(no class)", bound, rest[1], "", tenant))
     return found
 
 
+def readable(limits: Mapping[str, Any]) -> None:
+    """Raises ValueError where a period or a selector of limits, or of a tenant's, is none."""
+    for one in [limits, *(limits.get("overrides") or {}).values()]:
+        _kept(one.get("retention_period"))
+        _periods(one)
+
+
+def _kept(period: Any) -> int:
+    return durations.parse(str(period or "0")) or FOREVER
+
+
+def _key(selector: Any) -> tuple[selectors.Matcher, ...]:
+    return tuple(sorted(selectors.parse(str(selector)), key=str))
+
+
 def _periods(limits: Mapping[str, Any]) -> dict[tuple[selectors.Matcher, ...], int]:
+    return {_key(one["selector"]): _kept(one["period"]) for one in limits.get("retention_stream") or []}
+
+
+def _outranked(
+    have: Mapping[str, Any], wanted: Mapping[str, Any], key: tuple[selectors.Matcher, ...], new: int
+) -> list[int]:
+    """Periods of rules that had the last word over this one, and now have it no more."""
+    before, after = _ranks(have), _ranks(wanted)
+    if key not in before or key not in after:
+        return []
+    return [
+        period
+        for other, period in _periods(have).items()
+        if period > new
+        and before[other] > before[key]
+        and other in after
+        and after[other] <= after[key]
+        and selectors.may_overlap(list(other), list(key))
+    ]
+
+
+def _ranks(limits: Mapping[str, Any]) -> dict[tuple[selectors.Matcher, ...], int]:
     return {
-        tuple(sorted(selectors.parse(str(one["selector"])), key=str)): durations.parse(str(one["period"]))
-        for one in limits.get("retention_stream") or []
+        _key(one["selector"]): int(one.get("priority") or 0) for one in limits.get("retention_stream") or []
     }
 
 
@@ -115,8 +162,9 @@ def tempo(
     old, new = durations.parse(in_force), durations.parse(want["block_retention"])
     found = [Shortening("tempo", url, "traces", old, new)] if new < old else []
     for tenant in sorted({*want["overrides"], *tenants}):
-        before = block_retention(tenants.get(tenant))
-        after = block_retention(want["overrides"].get(tenant))
+        # A tenant without an entry of its own has that of all others.
+        before = block_retention(tenants.get(tenant, tenants.get("*")))
+        after = block_retention(want["overrides"].get(tenant, want["overrides"].get("*")))
         pair = durations.parse(before) if before else old, durations.parse(after) if after else new
         if pair[1] < pair[0]:
             found.append(Shortening("tempo", url, f"traces of {tenant}", *pair, tenant))
@@ -130,6 +178,11 @@ def lifecycle(url: str, bucket: Mapping[str, Any], rules: Rules | None) -> list[
     found = []
     for rule in from_arguments(bucket.get("lifecycle") or [], name) if rules is not None else ():
         before = have.get(rule.prefix)
+        kept = before.noncurrent_days if before else None
+        if kept and rule.noncurrent_days and rule.noncurrent_days < kept:
+            what = f"{consumer}: {rule.id}, replaced versions"
+            ends = kept * durations.DAY, rule.noncurrent_days * durations.DAY
+            found.append(Shortening("minio", url, what, *ends, rule.prefix, bucket=name, versions=True))
         if rule.days and (before is None or before.days is None or rule.days < before.days):
             old = before.days * durations.DAY if before and before.days else None
             new = rule.days * durations.DAY
@@ -172,6 +225,11 @@ def copies(plan: Mapping[str, Any], server: str, report: Mapping[str, Any] | Non
 def table(rows: Sequence[Mapping[str, str]]) -> str:
     """For people: what becomes shorter and how much goes."""
     return "\n".join(f"- {row['store']} {row['server']}: {row['words']}; goes: {row['goes']}" for row in rows)
+
+
+def way_out(environment: str) -> str:
+    """How a run says that it is meant."""
+    return f"To delete it all the same, add: -e platform_retention_shorten_confirmed={environment}"
 
 
 def described(one: Shortening, goes: str) -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from .._bucket import server as storage
 from .._servers.client import Refused, Unreachable
-from . import durations, explain, measure, readback, shorten
+from . import durations, explain, measure, readback, rendered, shorten
 from .policy import COPY
 from .servers import Server
 
@@ -184,6 +184,8 @@ class Stores:
             return measure.traces_beyond(self.blocks(), one.new, own)
         if one.data.startswith(COPY):
             return _copies_beyond(self._arguments["backup"], one)
+        if one.versions:
+            return {}
         if one.store == "minio":
             return measure.objects_beyond(self.storage(), one.bucket, one.subject, one.new)
         return _rows_beyond(self._arguments["postgresql"], one)
@@ -215,6 +217,8 @@ def _copies_beyond(given: list[Mapping[str, Any]], one: shorten.Shortening) -> d
     """At most: how many there are is known, not how old each is. The newest whole one is never deleted."""
     report = next((own.get("report") or {} for own in given if own["server"] == one.server), {})
     state = report.get(one.subject, {})
+    if not isinstance(state.get("copies"), int):
+        return {}
     older = float(state.get("oldest") or 0) < time.time() - one.new
     return {"copies at most": int(state.get("copies") or 0) - 1 if older else 0}
 
@@ -237,7 +241,7 @@ def protect(arguments: Mapping[str, Any]) -> dict[str, Any]:
             try:
                 found += ask(arguments["plan"], connection, float(arguments["timeout"]))
             except (Unreachable, storage.Unreachable) as error:
-                (refused if _holds_data(stores, store) else unknown).append(f"{store}: {error}")
+                (refused if holds_data(stores, store) else unknown).append(f"{store}: {error}")
             except (Refused, storage.Refused) as error:
                 refused.append(f"{store}: {error}")
             except _BAD_ANSWER as error:
@@ -248,7 +252,7 @@ def protect(arguments: Mapping[str, Any]) -> dict[str, Any]:
         found += shorten.tables(arguments["plan"], str(one["server"]), one.get("report"))
     for one in arguments["backup"]:
         found += shorten.copies(arguments["plan"], str(one["server"]), one.get("report"))
-    rows = [row for one in found for row in _priced(stores, one)]
+    rows = [row for one in found for row in priced(stores, one)]
     return {
         "shortened": rows,
         "shortened_table": shorten.table(rows),
@@ -257,7 +261,8 @@ def protect(arguments: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _priced(stores: Stores, one: shorten.Shortening) -> Iterator[dict[str, str]]:
+def priced(stores: Stores, one: shorten.Shortening) -> Iterator[dict[str, str]]:
+    """The row of a shortening with what it takes; none for one that takes nothing because it is a first run's."""
     try:
         amount = stores.goes(one)
     except (Unreachable, Refused, storage.Unreachable, storage.Refused, *_BAD_ANSWER) as error:
@@ -268,13 +273,25 @@ def _priced(stores: Stores, one: shorten.Shortening) -> Iterator[dict[str, str]]
         yield shorten.described(one, measure.words(amount) if amount else "not counted")
 
 
-def _holds_data(stores: Stores, store: str) -> bool:
+def holds_data(stores: Stores, store: str) -> bool:
     """Whether the bucket of a store that does not answer has objects: then its periods are unknown, not absent."""
     bucket = stores.bucket(store)
     try:
-        return bool(bucket) and next(stores.storage().listed(bucket), None) is not None
+        # The name that a server gives itself at its first start is no data.
+        names = (one.name for one in stores.storage().listed(bucket)) if bucket else iter(())
+        return any(not name.endswith("_cluster_seed.json") for name in names)
     except (storage.Unreachable, storage.Refused):
         return False
+
+
+def in_force(
+    store: str, plan: Mapping[str, Any], connection: Mapping[str, Any], timeout: float
+) -> list[shorten.Shortening] | None:
+    """What a plan's part for one store shortens of what its server enforces; None when that cannot be asked."""
+    try:
+        return _SHORTENINGS[store](plan, connection, timeout)
+    except (Unreachable, Refused, *_BAD_ANSWER):
+        return None
 
 
 def _prometheus(plan: Mapping[str, Any], connection: Mapping[str, Any], timeout: float) -> list[Any]:
@@ -293,7 +310,7 @@ def _loki(plan: Mapping[str, Any], connection: Mapping[str, Any], timeout: float
 
 def _tempo(plan: Mapping[str, Any], connection: Mapping[str, Any], timeout: float) -> list[Any]:
     server = Server(connection, timeout)
-    shown = server.get_yaml("/status/config")["compactor"]["compaction"]["block_retention"]
+    shown = rendered.tempo_base(server.get_yaml("/status/config"))
     page = server.get_yaml("/status/runtime_config") or {}
     return shorten.tempo(plan, server.url, str(shown), page.get("overrides") or {})
 
