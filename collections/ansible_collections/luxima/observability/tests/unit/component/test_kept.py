@@ -29,11 +29,11 @@ def data_of(role: str) -> dict[str, Any]:
 
 
 def told(role: str, path: str, before: Any, after: Any) -> list[str]:
-    releases = [
+    old, new = (
         Release({path: one if isinstance(one, str) or one is None else yaml.safe_dump(one)}, ["/var/lib/x"])
         for one in (before, after)
-    ]
-    return broken(role, data_of(role), *releases, TODAY)
+    )
+    return broken(role, data_of(role), old, new, TODAY)
 
 
 def schema(*periods: dict[str, Any]) -> dict[str, Any]:
