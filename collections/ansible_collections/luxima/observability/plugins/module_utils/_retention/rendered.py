@@ -132,7 +132,11 @@ def tempo_base(config: Mapping[str, Any]) -> str:
 
 def _tables(texts: Texts, unit: str) -> Json:
     job = (json.loads(texts[0] or "{}").get("jobs") or {}).get("tables") or {}
-    return {"tables": [{"table": one["table"], "period": f"{one['days']}d"} for one in job.get("tables", [])]}
+    kept = [{"table": one["table"], "period": durations.FOREVER_WORD} for one in job.get("keep", [])]
+    return {
+        "tables": [{"table": one["table"], "period": f"{one['days']}d"} for one in job.get("tables", [])],
+        "kept_tables": kept,
+    }
 
 
 def _copies(texts: Texts, unit: str) -> Json:
@@ -162,7 +166,9 @@ def _shorter_tempo(want: Json, have: Json, server: str) -> list[Shortening]:
 
 
 def _shorter_tables(want: Json, have: Json, server: str) -> list[Shortening]:
-    said = [{"pattern": one["table"], "period": one["period"]} for one in have["tables"]]
+    said = [
+        {"pattern": one["table"], "period": one["period"]} for one in [*have["tables"], *have["kept_tables"]]
+    ]
     return shorten.tables(want, server, {"tables": said})
 
 

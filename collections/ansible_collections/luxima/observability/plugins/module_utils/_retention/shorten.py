@@ -13,9 +13,6 @@ from . import durations, selectors
 from .policy import COPY
 from .readback import block_retention, people
 
-# Seconds that no period reaches: Loki's 0 is "for ever".
-FOREVER = 10**12
-
 
 @dataclass(frozen=True)
 class Shortening:
@@ -95,12 +92,12 @@ def _streams(
         old = before.get(key) or max(_overlapping(before, matchers), default=rest[0])
         new = after.get(key) or min(_overlapping(after, matchers), default=rest[1])
         old = max([old, *_outranked(have, wanted, key, new)])
-        if new < FOREVER and (not enabled or new < old):
+        if new < durations.FOREVER and (not enabled or new < old):
             text = selectors.render(matchers)
-            bound = old if enabled and old < FOREVER else None
+            bound = old if enabled and old < durations.FOREVER else None
             found.append(Shortening("loki", url, text, bound, new, text, tenant))
     if rest[1] < rest[0]:
-        bound = rest[0] if rest[0] < FOREVER else None
+        bound = rest[0] if rest[0] < durations.FOREVER else None
         found.append(Shortening("loki", url, "(no class)", bound, rest[1], "", tenant))
     return found
 
@@ -113,7 +110,8 @@ def readable(limits: Mapping[str, Any]) -> None:
 
 
 def _kept(period: Any) -> int:
-    return durations.parse(str(period or "0")) or FOREVER
+    """Seconds; Loki's zero is for ever."""
+    return durations.parse(str(period or "0")) or durations.FOREVER
 
 
 def _key(selector: Any) -> tuple[selectors.Matcher, ...]:
