@@ -7,9 +7,10 @@ Manifest (JSON; digests only, never content)::
     {"name", "user", "groups": [..], "directories": [{path, mode, owner, group}], "live": [the same, path below etc],
      "files": {"etc/x.yml" | "live/dir/y" | "unit/<name>.service": {"sha256", "mode", "group", "secret", "on_change"}},
      "artifacts": {name: {"sha256", "size", "format", "version", "tool"}}, "exec": first word of ExecStart,
+     "stored_data_keys": {variable of the secret environment: {"variable": what people write, "data": directory}},
      "service": {"reload", "ready", "proof"}}
 
-`service` is how the component is talked to, not what it is: it is kept but never compared.
+`service` is how the component is talked to, not what it is: it is kept but never compared. Nor are `stored_data_keys`: see keys.py.
 """
 
 from __future__ import annotations

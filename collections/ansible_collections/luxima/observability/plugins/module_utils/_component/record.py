@@ -34,6 +34,7 @@ RECORD_KEYS = frozenset(
         "live",
         "environment",
         "secret_environment",
+        "stored_data_keys",
         "unit",
         "validate",
         "reload",
@@ -48,7 +49,13 @@ UNIT_KEYS = frozenset(["description", "exec_start", "settings", "writable", "har
 RELOAD_KEYS = frozenset(["signal", "url", "method", "timeout"])
 CLIENT_KEYS = frozenset(["ca_file", "cert_file", "key_file", "username", "password_file"])
 READY_KEYS = frozenset(["url", "status", "timeout", "settle"]) | CLIENT_KEYS
-PROOF_KEYS = frozenset(["url", "status", "contains", "metric", "labels", "value", "changes"]) | CLIENT_KEYS
+PROOF_KEYS = (
+    frozenset(["url", "status", "contains", "metric", "labels", "value", "changes", "sign"])
+    | frozenset(["within", "hopeless", "hint"])
+    | CLIENT_KEYS
+)
+SIGN_KEYS = frozenset(["file", "access_key", "secret_key", "region"])
+STORED_DATA_KEYS = frozenset(["variable", "data"])
 
 
 class RecordError(ValueError):
@@ -102,6 +109,7 @@ class Record:
     live: tuple[Directory, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     secret_environment: Mapping[str, str] = field(default_factory=dict)
+    stored_data_keys: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     unit: UnitSpec | None = None
     validate: tuple[tuple[str, ...], ...] = ()
     reload: Json = field(default_factory=dict)
@@ -131,6 +139,7 @@ def parse(arguments: Mapping[str, Any]) -> Record:
         live=_directories("live", args.get("live"), user, absolute=False),
         environment=_environment("environment", args.get("environment")),
         secret_environment=_environment("secret_environment", args.get("secret_environment")),
+        stored_data_keys=_stored_data_keys(args.get("stored_data_keys")),
         unit=_unit(args.get("unit"), required=state == "present"),
         validate=_commands("validate", args.get("validate")),
         reload=_reload(args.get("reload")),
@@ -311,6 +320,19 @@ def _environment(where: str, value: Any) -> dict[str, str]:
     return found
 
 
+def _stored_data_keys(value: Any) -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = {}
+    for name, raw in _mapping("stored_data_keys", value).items():
+        place = f"stored_data_keys.{name}"
+        entry = _mapping(place, raw)
+        _known(place, entry, STORED_DATA_KEYS)
+        found[name] = {
+            "variable": _text(f"{place}.variable", entry.get("variable")),
+            "data": _absolute(f"{place}.data", entry.get("data")),
+        }
+    return found
+
+
 def _unit(value: Any, *, required: bool) -> UnitSpec | None:
     if value is None:
         if required:
@@ -384,6 +406,21 @@ def _ready(value: Any) -> Json:
     return ready
 
 
+def _patience(place: str, entry: Json) -> Json:
+    """How a proof is asked, and how long."""
+    found: Json = {key: _text(f"{place}.{key}", entry[key]) for key in ("hint", "hopeless") if entry.get(key)}
+    if "within" in entry:
+        found["within"] = _number(f"{place}.within", entry["within"])
+    if entry.get("sign"):
+        sign = _mapping(f"{place}.sign", entry["sign"])
+        _known(f"{place}.sign", sign, SIGN_KEYS)
+        needed = {
+            key: _text(f"{place}.sign.{key}", sign.get(key)) for key in ("file", "access_key", "secret_key")
+        }
+        found["sign"] = {**needed, "region": str(sign.get("region") or "us-east-1")}
+    return found
+
+
 def _proof(value: Any) -> tuple[Json, ...]:
     found: list[Json] = []
     for i, raw in enumerate(_list("proof", value)):
@@ -394,6 +431,7 @@ def _proof(value: Any) -> tuple[Json, ...]:
             "url": _url(f"{place}.url", entry.get("url")),
             "status": int(_number(f"{place}.status", entry.get("status", 200))),
             **_client(place, entry),
+            **_patience(place, entry),
         }
         if "contains" in entry:
             if not isinstance(entry["contains"], str):
