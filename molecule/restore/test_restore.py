@@ -362,7 +362,7 @@ def lines_written() -> Iterator[list[int]]:
     count: list[int] = []
     loop = 'n=0; while :; do echo "rotation-line $n"; n=$((n+1)); echo $n >/run/rotation; sleep 0.2; done'
     code = base64.b64encode(loop.encode()).decode()
-    start = f"systemd-run --collect --quiet --unit=rotation sh /run/rotation.sh"
+    start = "systemd-run --collect --quiet --unit=rotation sh /run/rotation.sh"
     SITE.on(address("db"), f"echo {code} | base64 -d >/run/rotation.sh; {start}")
     try:
         yield count
@@ -374,11 +374,9 @@ def lines_written() -> Iterator[list[int]]:
 def opens(server: str, pair: dict[str, str], bucket: str) -> bool:
     """Whether a key still opens its bucket."""
     client = Minio(f"{address(server)}:9000", pair["access"], pair["secret"], secure=False)
-    try:
+    with contextlib.suppress(S3Error):
         return next(iter(client.list_objects(bucket)), None) is not None
-    except S3Error as error:
-        assert error.code in ("InvalidAccessKeyId", "SignatureDoesNotMatch"), error.code
-        return False
+    return False
 
 
 def loki_pair() -> dict[str, str]:
