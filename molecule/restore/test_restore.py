@@ -10,6 +10,8 @@ import hashlib
 import io
 import json
 import os
+import re
+import shutil
 import subprocess
 import time
 import urllib.error
@@ -20,16 +22,34 @@ from typing import Any
 
 import pytest
 from minio import Minio
+from minio.error import S3Error
 
 from tests.platform import LAB, ROOT, Platform, get, until
 
-SITE = Platform(
-    LAB / "00-platform.yml",
-    LAB / "10-instance",
-    Path(__file__).parent / "inventory" / "hosts.yml",
-    options=("-e", "platform_verify=passive"),
-)
-PLACES = {"store": ("pve1", 111, 11), "obs": ("pve3", 113, 13), "db": ("pve1", 114, 14)}
+RECORDS = ROOT / "reports" / "runs" / "restore"
+# A copy: the tests write secrets into it.
+HOME = RECORDS / "inventory"
+SECRETS = HOME / "group_vars" / "all" / "secrets.yml"
+VAULT = RECORDS / "vault-password"
+
+
+def site() -> Platform:
+    """The site as its inventory is now: what a Platform has read, it remembers."""
+    return Platform(
+        LAB / "00-platform.yml",
+        LAB / "10-instance",
+        HOME / "hosts.yml",
+        options=("-e", "platform_verify=passive", "--vault-id", f"drill@{VAULT}"),
+    )
+
+
+SITE = site()
+PLACES = {
+    "store": ("pve1", 111, 11),
+    "copies": ("pve2", 112, 12),
+    "obs": ("pve3", 113, 13),
+    "db": ("pve1", 114, 14),
+}
 TRACE = "5b8aa5a2d2c872e8321cf37308d69df2"
 ROWS = "SELECT count(*) || ' ' || md5(string_agg(md5(t::text), '' ORDER BY id)) FROM core.audit_log t"
 BALLAST = os.urandom(1 << 20) * 48
@@ -57,7 +77,11 @@ class Data:
         self.loki, self.tempo = f"http://{self.obs}:3100", f"http://{self.obs}:3200"
         self.prometheus, self.grafana = f"http://{self.obs}:9090", f"http://{self.obs}:3000"
         self.start = time.time()
-        values = SITE.values("minio_connection", "grafana_connection")
+        self.log_in()
+
+    def log_in(self) -> None:
+        """With the administrators' passwords of the inventory."""
+        values = site().values("minio_connection", "grafana_connection")
         key = values["store"]["minio_connection"]
         self.minio = Minio(key["url"].removeprefix("http://"), key["username"], key["password"], secure=False)
         login = values["obs"]["grafana_connection"]
@@ -190,7 +214,7 @@ def lose(guest: str) -> None:
 
 
 def play(*words: str) -> tuple[float, str]:
-    done = SITE.playbook(*words, records=ROOT / "reports" / "runs" / "restore", timeout=420)
+    done = SITE.playbook(*words, records=RECORDS, timeout=420)
     assert done.code == 0, done.output
     return done.seconds, done.output
 
@@ -234,6 +258,9 @@ def report() -> Iterator[Report]:
 
 @pytest.fixture(scope="module")
 def data(report: Report) -> Data:
+    shutil.rmtree(HOME, ignore_errors=True)
+    shutil.copytree(Path(__file__).parent / "inventory", HOME)
+    VAULT.write_text("of the drill only\n")
     found = Data()
     found.write()
     seconds, _output = play("playbooks/backup.yml")
@@ -312,6 +339,9 @@ def test_object_storage_is_lost(data: Data, report: Report) -> None:
     before = {name: digest for name, digest in before.items() if name in later}
     assert "logs-archive/application/ballast" in before
     lose("store")
+    # A new server may have a key of its own: objects are copied in clear, and encrypted anew.
+    (HOME / "host_vars").mkdir()
+    (HOME / "host_vars" / "store.yml").write_text(f"minio_kms_secret_key: {'s' * 32}\n")
     seconds, _output = play("site.yml")
     report.event("the lost object storage made anew (`site.yml`)", seconds)
     assert data.objects().keys().isdisjoint(before)
@@ -324,6 +354,119 @@ def test_object_storage_is_lost(data: Data, report: Report) -> None:
     assert until(data.trace, 90) == ["pay"]
     # And the copies of the others came back with it.
     play("playbooks/backup.yml", "-e", "component=grafana")
+
+
+@contextlib.contextmanager
+def lines_written() -> Iterator[list[int]]:
+    """A service writes a line five times a second; afterwards the list holds how many there were."""
+    count: list[int] = []
+    loop = 'n=0; while :; do echo "rotation-line $n"; n=$((n+1)); echo $n >/run/rotation; sleep 0.2; done'
+    code = base64.b64encode(loop.encode()).decode()
+    start = "systemd-run --collect --quiet --unit=rotation sh /run/rotation.sh"
+    SITE.on(address("db"), f"echo {code} | base64 -d >/run/rotation.sh; {start}")
+    try:
+        yield count
+    finally:
+        SITE.on(address("db"), "systemctl stop rotation", check=False)
+    count.append(int(SITE.on(address("db"), "cat /run/rotation")))
+
+
+def opens(server: str, pair: dict[str, str], bucket: str) -> bool:
+    """Whether a key still opens its bucket."""
+    client = Minio(f"{address(server)}:9000", pair["access"], pair["secret"], secure=False)
+    with contextlib.suppress(S3Error):
+        return next(iter(client.list_objects(bucket)), None) is not None
+    return False
+
+
+def loki_pair() -> dict[str, str]:
+    found = site().values("loki_s3_access_key", "platform_buckets")["store"]
+    (secret,) = [one["secret_key"] for one in found["platform_buckets"] if one["name"] == "loki"]
+    return {"access": found["loki_s3_access_key"], "secret": secret}
+
+
+def test_secrets_of_every_kind_are_rotated_while_lines_are_written(data: Data, report: Report) -> None:
+    before = {"rows": data.rows(), "lines": data.lines(), "trace": data.trace(), "boards": data.boards()}
+    minute, samples = data.minute, data.samples()
+    held = Path(SITE.lab["lab_state_dir"]) / "secrets"
+    given = RECORDS / "given.json"
+    given.write_text(json.dumps({file.name: file.read_text().strip() for file in held.iterdir()}))
+    place = ("-e", f"platform_secrets_file={SECRETS}")
+    # What was made elsewhere moves into the file as it is; nothing changes.
+    play("playbooks/secrets.yml", *place, "-e", f"@{given}")
+    given.unlink()
+    assert SITE.playbook("playbooks/deploy.yml").effects() == {}
+    former, old_login, old_minio = loki_pair(), data.login, data.minio
+    with lines_written() as count:
+        _seconds, told = play("playbooks/secrets.yml", *place, "-e", "platform_secrets_replace=true")
+        assert "minio_kms_secret_key: kept: it protects stored data" in told
+        assert "loki_s3_secret_key: made" in told
+        done = SITE.playbook("site.yml", records=RECORDS, timeout=420)
+        assert done.code == 0, done.output
+        report.event("every secret rotated (`secrets.yml`, `site.yml`)", done.seconds)
+        restarted = {component for (_host, component), _effect in done.effects().items()}
+        assert restarted == {"minio", "loki", "tempo", "grafana", "backup"}
+        data.log_in()
+        assert until(lambda: data.lines() == before["lines"], 90)
+        assert until(data.trace, 90) == before["trace"]
+        # The former key opens its bucket until it is retired, so that no consumer is ever without one.
+        assert loki_pair()["access"] != former["access"]
+        assert opens("store", former, "loki")
+        play("playbooks/deploy.yml", "--tags", "minio", "-e", "minio_retire_former_keys=true")
+        assert not opens("store", former, "loki")
+        assert opens("store", loki_pair(), "loki")
+    # Logins change at once.
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        post(f"{data.grafana}/api/admin/users", {"login": "eve", "password": "of-eve-only"}, old_login)
+    with pytest.raises(S3Error, match="SignatureDoesNotMatch"):
+        old_minio.list_buckets()
+    assert data.boards() == before["boards"]
+    assert (data.minute, data.samples()) == (minute, samples)
+    # The copy that was taken with the former keys is read with the present ones.
+    play("playbooks/restore.yml", "-e", "component=postgresql", "-e", "restore_overwrite=true")
+    assert data.rows() == before["rows"]
+
+    def missing() -> set[int]:
+        found = get(
+            f"{data.loki}/loki/api/v1/query_range",
+            query='{host="db"} |= "rotation-line"',
+            since="15m",
+            limit="5000",
+        )
+        texts = [line for stream in found["data"]["result"] for _time, line in stream["values"]]
+        numbers = {int(number) for text in texts for number in re.findall(r"rotation-line (\d+)", text)}
+        return set(range(count[0])) - numbers
+
+    assert count[0] > 100
+    assert until(lambda: not missing(), 60), missing()
+
+
+def test_a_key_of_stored_data_is_neither_replaced_nor_lost(data: Data) -> None:
+    place = address("copies")
+    pid = SITE.pids(place, ["minio"])
+    other = ("-e", f"minio_kms_secret_key={'0' * 32}", "--limit", "copies")
+    for words in (
+        ("site.yml", "--check"),
+        ("playbooks/deploy.yml",),
+        ("playbooks/deploy.yml", "--tags", "minio"),
+    ):
+        refused = SITE.playbook(*words, *other)
+        assert refused.code != 0
+        assert (
+            "minio_kms_secret_key: what is stored in /var/lib/minio was written with another"
+            in refused.output
+        )
+        assert "Nothing was activated" in refused.output
+    assert SITE.pids(place, ["minio"]) == pid
+    # Where nobody knows any more which key it was, the server itself cannot read what is there.
+    SITE.on(place, "rm -r /opt/luxima/.data-keys; echo >>/etc/minio/environment")
+    refused = SITE.playbook("playbooks/deploy.yml", "--tags", "minio", *other)
+    assert refused.code != 0
+    assert "what is stored cannot be read; is minio_kms_secret_key the one" in " ".join(
+        refused.output.split()
+    )
+    assert "was put back, is proven and serves" in refused.output
+    play("playbooks/backup.yml", "-e", "component=minio")
 
 
 def test_a_second_run_of_the_site_changes_nothing(data: Data) -> None:

@@ -136,6 +136,13 @@ options:
       key_file: {description: Its key., type: str}
       username: {description: User for basic authentication., type: str}
       password_file: {description: File on the host with the password., type: str}
+  stored_data_keys:
+    description:
+      - Variables of O(secret_environment) without which stored data cannot be read, each with C(variable), what people write in the
+        inventory, and C(data), the directory.
+      - While there is data, a release with another value, or a way back to one, is refused before anything is activated.
+    type: dict
+    default: {}
   unit:
     description: The systemd service. Needed for O(state=present).
     type: dict
@@ -213,6 +220,18 @@ options:
             in place of a reload.
         type: str
       headers: {description: Headers of the request., type: dict}
+      sign:
+        description:
+          - Sign the request (AWS signature 4) with variables of a file of variables, usually C(/etc/<name>/environment).
+        type: dict
+        suboptions:
+          file: {description: The file on the host., type: str, required: true}
+          access_key: {description: Variable with the access key., type: str, required: true}
+          secret_key: {description: Variable with its secret., type: str, required: true}
+          region: {description: Region., type: str, default: us-east-1}
+      within: {description: "Seconds for which a wrong answer is waited upon; by default O(ready.timeout) decides.", type: float}
+      hopeless: {description: Text of an answer that no waiting changes., type: str}
+      hint: {description: What a refusal means and how to go on., type: str}
       ca_file: {description: Trust for HTTPS., type: str}
       cert_file: {description: Client certificate., type: str}
       key_file: {description: Its key., type: str}

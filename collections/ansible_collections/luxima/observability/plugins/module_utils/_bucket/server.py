@@ -40,6 +40,8 @@ _BAD_KEY = ("InvalidAccessKeyId", "SignatureDoesNotMatch")
 
 _HINTS = {
     **dict.fromkeys(_BAD_KEY, "; check minio_root_user and minio_root_password"),
+    # What is stored is there, but its key is another one.
+    "failed to decrypt": "; what is stored cannot be read: is minio_kms_secret_key the one it was written with? docs/secrets.md",
     "NotImplemented": "; encryption needs the server's key, minio_kms_secret_key",
 }
 
@@ -74,13 +76,7 @@ class Server:
         self._endpoint, self._secure = address.netloc, address.scheme == "https"
         self._region = str(connection.get("region") or "us-east-1")
         trust = {"ca_certs": connection["ca_file"]} if connection.get("ca_file") else {}
-        self._pool = urllib3.PoolManager(
-            timeout=urllib3.Timeout(connect=min(timeout, 5), read=timeout),
-            # A server that has just started answers 503 for a moment.
-            retries=urllib3.Retry(total=4, connect=1, backoff_factor=0.2, status_forcelist=[503]),
-            cert_reqs="CERT_REQUIRED",
-            **trust,
-        )
+        self._pool = self._http(timeout, trust)
         user, password = str(connection["username"]), str(connection["password"])
         self._client = self._as(user, password)
         self._admin = MinioAdmin(
@@ -88,7 +84,17 @@ class Server:
             credentials=StaticProvider(user, password),
             region=self._region,
             secure=self._secure,
-            http_client=self._pool,
+            http_client=self._http(timeout, trust, read=0),
+        )
+
+    @staticmethod
+    def _http(timeout: float, trust: Mapping[str, Any], read: int | None = None) -> Any:
+        return urllib3.PoolManager(
+            timeout=urllib3.Timeout(connect=min(timeout, 5), read=timeout),
+            # A server that has just started answers 503 for a moment.
+            retries=urllib3.Retry(total=4, connect=1, backoff_factor=0.2, status_forcelist=[503], read=read),
+            cert_reqs="CERT_REQUIRED",
+            **trust,
         )
 
     def _as(self, access_key: str, secret_key: str) -> Any:
@@ -113,7 +119,8 @@ class Server:
                 f"cannot {verb} {thing} on {self.url}: {error.code}: {error.message}{hint}"
             ) from error
         except (MinioAdminException, InvalidResponseError, ServerError, ValueError) as error:
-            raise Refused(f"cannot {verb} {thing} on {self.url}: {error}") from error
+            hint = next((words for text, words in _HINTS.items() if text in str(error)), "")
+            raise Refused(f"cannot {verb} {thing} on {self.url}: {str(error).strip()}{hint}") from error
 
     def read(self, wanted: Sequence[Wanted]) -> dict[str, Present]:
         """The state of each bucket, by name, and of its key."""
@@ -127,10 +134,22 @@ class Server:
         if keys:
             # Once for all keys: the answer is encrypted with a key that is slow to make on purpose.
             with self._saying("read", f"key {keys[0].access_key}"):
-                users = json.loads(self._admin.user_list() or "{}")
                 policies = json.loads(self._admin.policy_list() or "{}")
+                users = self._users()
             for want in keys:
                 found[want.name] = self._with_key(want, found[want.name], users, policies)
+        return found
+
+    def _users(self) -> Json:
+        """The server's users. It answers everything else while it has not read them, and about them nothing at all."""
+        try:
+            found: Json = json.loads(self._admin.user_list() or "{}")
+        except urllib3.exceptions.HTTPError as error:
+            if not isinstance(getattr(error, "reason", error), urllib3.exceptions.ReadTimeoutError):
+                raise
+            raise Refused(
+                f"{self.url} serves objects, but says nothing about its users: it has not read them{_HINTS['failed to decrypt']}"
+            ) from error
         return found
 
     def _bucket(self, want: Wanted) -> Present:

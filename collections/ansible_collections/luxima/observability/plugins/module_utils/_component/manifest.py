@@ -163,6 +163,7 @@ def manifest(record: Record, files: Mapping[str, Content], artifacts: Mapping[st
         },
         "artifacts": dict(artifacts),
         "exec": record.unit.exec_start[0] if record.unit else "",
+        "stored_data_keys": {name: dict(entry) for name, entry in record.stored_data_keys.items()},
         "service": {
             "reload": record.reload,
             "ready": record.ready,

@@ -7,10 +7,11 @@ Manifest (JSON; digests only, never content)::
     {"name", "user", "groups": [..], "directories": [{path, mode, owner, group, data}], "live": [the same, path below etc],
      "files": {"etc/x.yml" | "live/dir/y" | "unit/<name>.service": {"sha256", "mode", "group", "secret", "on_change"}},
      "artifacts": {name: {"sha256", "size", "format", "version", "tool"}}, "exec": first word of ExecStart,
+     "stored_data_keys": {variable of the secret environment: {"variable": what people write, "data": directory}},
      "service": {"reload", "ready", "proof", "needs"}, "data": {store, files, connection, report, fixed, together}}
 
-`service` is how the component is talked to, not what it is: it is kept but never compared. `data` is there for components that
-keep data; a host that does not know it yet is told once, without anything else.
+`service` is how the component is talked to, not what it is: it is kept but never compared. Nor are `stored_data_keys`: see keys.py.
+`data` is there for components that keep data; a host that does not know it yet is told once, without anything else.
 """
 
 from __future__ import annotations

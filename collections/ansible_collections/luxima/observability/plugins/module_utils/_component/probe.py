@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from . import signing
+
 Json = dict[str, Any]
 SAMPLE = re.compile(r"([A-Za-z_:][A-Za-z0-9_:]*)(?:\{(.*)\})?\s+(\S+)(?:\s+-?\d+)?\s*\Z")
 LABEL = re.compile(r'([A-Za-z_][A-Za-z0-9_]*)="((?:[^"\\]|\\.)*)"')
@@ -59,12 +61,21 @@ def ask(probe: Json, method: str = "GET", timeout: float = 5.0) -> Answer:
             pair = f"{probe['username']}:{secret}".encode()
             headers["Authorization"] = "Basic " + base64.b64encode(pair).decode()
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        if probe.get("sign"):
+            text = Path(probe["sign"]["file"]).read_text(encoding="utf-8")
+            headers.update(
+                signing.headers(
+                    probe["sign"], text, method, parts.netloc, parts.path or "/", parts.query, time.time()
+                )
+            )
         try:
             connection.request(method, path, headers=headers)
             response = connection.getresponse()
             return Answer(response.status, _body(response, end).decode("utf-8", "replace"))
         finally:
             connection.close()
+    except KeyError as error:
+        return Answer(0, f"{probe['sign']['file']} says nothing of {error}")
     except (OSError, http.client.HTTPException, ValueError) as error:
         return Answer(0, f"{type(error).__name__}: {error}")
 
@@ -153,8 +164,19 @@ def _short(value: Any) -> str:
     return text if len(text) <= 120 else text[:120] + "…"
 
 
+def hopeless(probe: Json, answer: Answer, waited: float) -> bool:
+    """Whether waiting for another answer makes no sense."""
+    never = probe.get("hopeless")
+    return bool(never and never in answer.text) or waited > float(probe.get("within", waited))
+
+
 def refusal(probe: Json, answer: Answer, before: str | float | None = None) -> str:
     """Why an answer does not hold as proof; empty when it does."""
+    reason = _refusal(probe, answer, before)
+    return f"{reason}; {probe['hint']}" if reason and probe.get("hint") else reason
+
+
+def _refusal(probe: Json, answer: Answer, before: str | float | None) -> str:
     if answer.status != probe.get("status", 200):
         return f"{probe['url']} answered {answer}"
     if "contains" in probe and probe["contains"] not in answer.text:

@@ -42,6 +42,7 @@ RECORD_KEYS = frozenset(
         "secret_environment",
         "memory",
         "needs",
+        "stored_data_keys",
         "unit",
         "validate",
         "reload",
@@ -63,10 +64,11 @@ PROOF_KEYS = (
     frozenset(
         ["url", "status", "contains", "json", "only", "metric", "labels", "value", "changes", "follows"]
     )
+    | frozenset(["sign", "within", "hopeless", "hint"])
     | CLIENT_KEYS
 )
-
-
+SIGN_KEYS = frozenset(["file", "access_key", "secret_key", "region"])
+STORED_DATA_KEYS = frozenset(["variable", "data"])
 DATA_KEYS = frozenset(["store", "files", "connection", "report", "fixed", "together"])
 FIXED_KEYS = frozenset(["file", "key", "grows", "unit", "variable", "instead"])
 
@@ -128,6 +130,7 @@ class Record:
     # Bytes; 0 for no limit.
     memory: int = 0
     needs: tuple[Json, ...] = ()
+    stored_data_keys: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     unit: UnitSpec | None = None
     validate: tuple[tuple[str, ...], ...] = ()
     # What each of those commands looks at, in an operator's words; empty: the whole.
@@ -163,6 +166,7 @@ def parse(arguments: Mapping[str, Any]) -> Record:
         secret_environment=_environment("secret_environment", args.get("secret_environment")),
         memory=_memory(f"memory ({name}_memory_limit)", args.get("memory")),
         needs=_needs(args.get("needs")),
+        stored_data_keys=_stored_data_keys(args.get("stored_data_keys")),
         unit=_unit(args.get("unit"), required=state == "present"),
         validate=tuple(words for words, _about in commands),
         about=tuple(about for _words, about in commands),
@@ -381,6 +385,19 @@ def _needs(value: Any) -> tuple[Json, ...]:
     return tuple(found)
 
 
+def _stored_data_keys(value: Any) -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = {}
+    for name, raw in _mapping("stored_data_keys", value).items():
+        place = f"stored_data_keys.{name}"
+        entry = _mapping(place, raw)
+        _known(place, entry, STORED_DATA_KEYS)
+        found[name] = {
+            "variable": _text(f"{place}.variable", entry.get("variable")),
+            "data": _absolute(f"{place}.data", entry.get("data")),
+        }
+    return found
+
+
 def _unit(value: Any, *, required: bool) -> UnitSpec | None:
     if value is None:
         if required:
@@ -464,6 +481,21 @@ def _ready(value: Any) -> Json:
     return ready
 
 
+def _patience(place: str, entry: Json) -> Json:
+    """How a proof is asked, and how long."""
+    found: Json = {key: _text(f"{place}.{key}", entry[key]) for key in ("hint", "hopeless") if entry.get(key)}
+    if "within" in entry:
+        found["within"] = _number(f"{place}.within", entry["within"])
+    if entry.get("sign"):
+        sign = _mapping(f"{place}.sign", entry["sign"])
+        _known(f"{place}.sign", sign, SIGN_KEYS)
+        needed = {
+            key: _text(f"{place}.sign.{key}", sign.get(key)) for key in ("file", "access_key", "secret_key")
+        }
+        found["sign"] = {**needed, "region": str(sign.get("region") or "us-east-1")}
+    return found
+
+
 def _proof(value: Any) -> tuple[Json, ...]:
     found: list[Json] = []
     for i, raw in enumerate(_list("proof", value)):
@@ -474,6 +506,7 @@ def _proof(value: Any) -> tuple[Json, ...]:
             "url": _url(f"{place}.url", entry.get("url")),
             "status": int(_number(f"{place}.status", entry.get("status", 200))),
             **_client(place, entry),
+            **_patience(place, entry),
         }
         if "contains" in entry:
             if not isinstance(entry["contains"], str):

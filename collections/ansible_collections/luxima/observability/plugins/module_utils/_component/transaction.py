@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from . import needs, probe, state, story
+from . import keys, needs, probe, state, story
 from .host import Host, HostError
 from .plan import Plan, make_plan, missing_groups
 
@@ -99,6 +99,7 @@ class Transaction:
             staged = self.host.releases / f".stage-{secrets.token_hex(4)}"
             try:
                 self._stage(staged, want)
+                self._refuse_other_keys(want, staged)
                 self._validate(staged, want)
                 self._refuse_unmet(plan, want)
                 self._accounts(want, answer)
@@ -126,6 +127,7 @@ class Transaction:
             raise Refused(f"{self.name} has no previous release on this host")
         target = self.host.releases / have["previous"]
         want: Json = state.read_json(str(target / "manifest.json"))
+        self._refuse_other_keys(want, target)
         plan = make_plan(want, {**have, "drift": []}, answer)
         plan.release = True
         self._refuse_lost(plan)
@@ -178,6 +180,8 @@ class Transaction:
             actions.append("removed")
         if really:
             shutil.rmtree(host.base)
+            if purge:
+                keys.forget(self.name)
             with contextlib.suppress(OSError):
                 (Path(state.ROOT)).rmdir()
         return list(dict.fromkeys(actions))
@@ -217,6 +221,7 @@ class Transaction:
             scratch = self.host.base / f".check-{secrets.token_hex(4)}"
             try:
                 self._stage(scratch, want, owned=False)
+                self._refuse_other_keys(want, scratch)
                 self._validate(scratch, want)
                 self.result["validation"] = "passed"
             except Missing:
@@ -467,6 +472,12 @@ class Transaction:
         folder.chmod(0o755)
 
     # Validate
+
+    def _refuse_other_keys(self, want: Json, folder: Path) -> None:
+        """Raises Refused for a release with which the data of this host could not be read."""
+        reason = keys.changed(self.name, want, folder, self.salt)
+        if reason:
+            raise Refused(reason)
 
     def _validate(self, folder: Path, want: Json) -> None:
         """Raises Refused with the server's own words. What looks for absent programs raises Missing."""
@@ -730,6 +741,8 @@ class Transaction:
 
     def _wait(self, want: Json, before: list[str | float | None], settle: float, timeout: float) -> None:
         start = time.monotonic()
+        # When each question was first answered wrongly.
+        self.unanswered: dict[str, float] = {}
         pid, since, pause, reason = 0, start, 0.05, ""
         while True:
             shown = self.host.shown()
@@ -756,7 +769,7 @@ class Transaction:
             pause = min(pause * 1.3, max(0.25, (now - start) / 20))
 
     def _reason(self, want: Json, shown: Json, pid: int, before: list[str | float | None], end: float) -> str:
-        """Why the service cannot be trusted yet. No question outlasts `end` (monotonic) by more than a moment."""
+        """Why the service cannot be trusted yet; Unproven when it never will. No question outlasts `end` (monotonic) by more than a moment."""
         # A unit that did its work at its start (Type=oneshot, RemainAfterExit=yes) stays active without a process.
         finished = shown.get("SubState") == "exited"
         if shown.get("ActiveState") != "active" or not (pid or finished):
@@ -767,8 +780,12 @@ class Transaction:
         asked = [(ready, None)] if "url" in ready else []
         for item, value in [*asked, *zip(proofs, before)]:
             patience = min(max(end - time.monotonic(), SHORTEST), LONGEST)
-            reason = probe.refusal(item, probe.ask(item, timeout=patience), value)
+            answer = probe.ask(item, timeout=patience)
+            reason = probe.refusal(item, answer, value)
             if reason:
+                now = time.monotonic()
+                if probe.hopeless(item, answer, now - self.unanswered.setdefault(item["url"], now)):
+                    raise Unproven(reason)
                 return reason
         return ""
 
@@ -794,6 +811,7 @@ class Transaction:
         manifest = state.read_json(str(host.current / "manifest.json"))
         if manifest:
             self._write_stamps(manifest)
+            keys.remember(self.name, manifest, host.current, self.salt)
 
     def _prune(self) -> None:
         history = state.read_json(str(self.host.base / "history.json")) or []
