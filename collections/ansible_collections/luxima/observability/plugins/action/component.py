@@ -33,6 +33,7 @@ from ansible_collections.luxima.observability.plugins.module_utils._component.re
     parse,
 )
 from ansible_collections.luxima.observability.plugins.module_utils._component.rollout import Rollout, Stopped
+from ansible_collections.luxima.observability.plugins.module_utils._config import limits, overlay
 from ansible_collections.luxima.observability.plugins.plugin_utils.ready import wait_until_managed
 from ansible_collections.luxima.observability.plugins.plugin_utils.spelling import refuse_unknown
 
@@ -63,6 +64,8 @@ class ActionModule(ActionBase):
         refuse_unknown(self._vars, self._subject)
         try:
             record = parse(building.plain(self._task.args))
+            if record.state == "present":
+                self._refuse_patches(record.name)
             result = self._run(record)
         except (RecordError, Stopped, OSError) as error:
             raise AnsibleActionFail(f"component {name} on {self._subject}: {error}") from None
@@ -70,6 +73,18 @@ class ActionModule(ActionBase):
         result.pop("invocation", None)
         result["component"] = record.name
         return result
+
+    def _refuse_patches(self, name: str) -> None:
+        """What an inventory lays over the role's configuration and must not, whether or not the inventory was validated."""
+        patch, tenants = (
+            building.plain(self._templar.template(self._vars.get(f"{name}_{part}") or {}))
+            for part in ("config", "tenant_limits")
+        )
+        told = [*overlay.of_role(name, self._vars, patch), *limits.periods(name, tenants)]
+        if told:
+            raise RecordError(
+                "; ".join(f"{where} {words}" for where, words in told) + ". Nothing was touched."
+            )
 
     def _run(self, record: Record) -> Json:
         render_dir = self._variable("platform_render_dir", "")

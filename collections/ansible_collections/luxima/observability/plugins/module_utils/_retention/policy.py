@@ -471,7 +471,9 @@ def plan(
         "loki": _loki(classes, own, chosen),
         "tempo": {
             "block_retention": durations.hours(tempo.periods["tempo"]),
-            "longest": _asked([tempo.periods["tempo"], *(periods.get(tempo.name, 0) for periods in own.values())]),
+            "longest": _asked(
+                [tempo.periods["tempo"], *(periods.get(tempo.name, 0) for periods in own.values())]
+            ),
             "overrides": {
                 tenant: {"compaction": {"block_retention": durations.hours(periods[tempo.name])}}
                 for tenant, periods in own.items()

@@ -16,7 +16,7 @@ from .._artifacts import lock
 from .._artifacts.store import default_lock_file
 from .._retention import policy as retention
 from . import groups as grouping
-from . import guests, schema
+from . import guests, relations, schema
 from .faults import Fault
 from .schema import Role
 
@@ -90,9 +90,8 @@ def inspect(inventory: Inventory) -> Findings:
     values: dict[str, dict[str, Any]] = {}
     for host, raw in inventory.variables.items():
         values[host] = _host(inventory, host, raw, chosen, components, found)
-    found.faults += grouping.check_requirements(
-        inventory.groups, _any(values, "platform_requirements", {}), chosen
-    )
+    requirements = {host: have.get("platform_requirements") or {} for host, have in values.items()}
+    found.faults += grouping.check_requirements(inventory.groups, requirements, chosen, inventory.known)
     reachable = [
         host
         for host, raw in inventory.variables.items()
@@ -100,6 +99,9 @@ def inspect(inventory: Inventory) -> Findings:
     ]
     found.faults += grouping.check_members(inventory.groups, chosen, reachable)
     found.faults += guests.check(values, inventory.groups.get("guests", []))
+    site = relations.Site(inventory.groups, values, inventory.variables, inventory.roles, chosen)
+    found.faults += relations.faults(site)
+    found.risks += relations.risks(site)
     found.faults += _retention(inventory, values)
     for host in inventory.groups.get("backup", []):
         _copies(host, values.get(host, {}), found)
@@ -108,10 +110,6 @@ def inspect(inventory: Inventory) -> Findings:
     if chosen == components:
         found.faults += _hypervisor(inventory)
     return found
-
-
-def _any(values: Mapping[str, Mapping[str, Any]], name: str, default: Any) -> Any:
-    return next((having[name] for having in values.values() if name in having), default)
 
 
 def _host(

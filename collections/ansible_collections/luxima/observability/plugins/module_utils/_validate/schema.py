@@ -14,6 +14,7 @@ from typing import Any
 from ansible.errors import AnsibleError
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
+from . import forms
 from .faults import Fault
 
 # Variables of inventories that no component owns.
@@ -30,6 +31,8 @@ class Role:
     name: str
     defaults: dict[str, Any] = field(default_factory=dict)
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    # The role's private variables, as they are written.
+    private: dict[str, Any] = field(default_factory=dict)
     # Why the argument spec could not be read.
     unreadable: str = ""
 
@@ -49,6 +52,9 @@ def read_roles(folder: Path, load: Callable[[str], Any]) -> dict[str, Role]:
         for file in [*sorted(home.glob("defaults/main/*.yml")), home / "defaults" / "main.yml"]:
             if file.is_file():
                 role.defaults.update(load(str(file)) or {})
+        private = home / "vars" / "main.yml"
+        if private.is_file():
+            role.private = load(str(private)) or {}
         spec = home / "meta" / "argument_specs.yml"
         if spec.is_file():
             try:
@@ -121,7 +127,9 @@ def check_value(name: str, option: dict[str, Any], value: Any, host: str, secret
                 name, host, f"is not of type {option.get('type', 'str')}; the value is secret and not shown"
             )
         ]
-    return [Fault(name, host, _plain(message, name)) for message in messages]
+    if messages:
+        return [Fault(name, host, _plain(message, name)) for message in messages]
+    return forms.check(name, value, host, secret)
 
 
 def _plain(message: str, name: str) -> str:
