@@ -269,6 +269,104 @@ CASES = [
         "/var/log/nginx/access.log of web is read by nginx as well",
     ),
     Case(
+        "a list of the platform is replaced",
+        host_vars("stg-obs1", "prometheus_config: {scrape_configs: [{job_name: one}]}\n"),
+        "prometheus_config.scrape_configs",
+        "stg-obs1",
+        "write +scrape_configs to add to it",
+    ),
+    Case(
+        "rules of the platform are replaced",
+        append(ALL, "prometheus_config: {rule_files: [mine/*.yml]}\n"),
+        "prometheus_config.rule_files",
+        "stg-obs1",
+        "write +rule_files",
+    ),
+    Case(
+        "a period beside the policy",
+        append(ALL, "loki_config: {limits_config: {retention_period: 24h}}\n"),
+        "loki_config.limits_config.retention_period",
+        "stg-data1",
+        "follows from platform_retention",
+    ),
+    Case(
+        "a period of a tenant beside the policy",
+        append(ALL, "tempo_tenant_limits: {shop: {compaction: {block_retention: 24h}}}\n"),
+        "tempo_tenant_limits.shop.compaction.block_retention",
+        "stg-data1",
+        "platform_retention_tenants.shop",
+    ),
+    Case(
+        "a port beside its variable",
+        append(ALL, "tempo_config: {server: {http_listen_port: 3300}}\n"),
+        "tempo_config.server.http_listen_port",
+        "stg-data1",
+        "follows from tempo_port",
+    ),
+    Case(
+        "a flag twice",
+        append(ALL, "alertmanager_arguments: [--web.route-prefix=/x]\n"),
+        "alertmanager_arguments",
+        "stg-obs1",
+        "--web.route-prefix is given by the role",
+    ),
+    Case(
+        "memory in another spelling",
+        append(ALL, "loki_environment: {GOMEMLIMIT: 2GB}\n"),
+        "loki_environment",
+        "stg-data1",
+        "GOMEMLIMIT: '2GB'",
+    ),
+    Case(
+        "days where hours are read",
+        append(ALL, "alertmanager_data_retention: 5d\n"),
+        "alertmanager_data_retention",
+        "stg-obs1",
+        "write 120h",
+    ),
+    Case(
+        "a short password",
+        host_vars("stg-data1", "minio_root_password: short\n"),
+        "minio_root_password",
+        "stg-data1",
+        "has 5 characters",
+    ),
+    Case(
+        "a probe of no module",
+        append(ALL, "platform_probes: [{url: 'https://x.example', module: http_3xx}]\n"),
+        "platform_probes[0]",
+        "stg-obs1",
+        "no blackbox exporter has a module 'http_3xx'",
+    ),
+    Case(
+        "a job of a name that is taken",
+        append(ALL, "platform_scrape_jobs: [{job_name: loki}, {job_name: a}, {job_name: a}]\n"),
+        "platform_scrape_jobs[2]",
+        "stg-obs1",
+        "taken by platform_scrape_jobs[1]",
+    ),
+    Case(
+        "storage without a scheme",
+        host_vars("stg-data1", "loki_s3_url: 192.0.2.1:9000\n"),
+        "loki_s3_url",
+        "stg-data1",
+        "write http://192.0.2.1:9000 or",
+    ),
+    Case(
+        "one end of a switch",
+        append(ALL, "tempo_metrics_generator_enabled: true\nprometheus_remote_write_receiver: false\n"),
+        "prometheus_remote_write_receiver",
+        "stg-obs1",
+        "Tempo on stg-data1 writes there",
+    ),
+    Case(
+        "Tempo below a path",
+        append(ALL, "tempo_config: {http_api_prefix: /tempo}\n"),
+        "tempo_config.http_api_prefix",
+        "stg-data1",
+        "let the proxy take the path away",
+    ),
+    Case(
         "threshold",
         append(ALL, "platform_thresholds: {cpu_used_ration: 0.8}\n"),
         "platform_thresholds.cpu_used_ration",
@@ -278,8 +376,16 @@ CASES = [
 ]
 
 
-# These change what others of the list look for, or others them.
-OTHERS = ("name", "address is none", "missing secret", "a secret file that nobody writes")
+# These change what others of the list look for, or others them; of two in one file the later one counts.
+OTHERS = (
+    "name",
+    "address is none",
+    "missing secret",
+    "a secret file that nobody writes",
+    "rules of the platform are replaced",
+    "a period beside the policy",
+    "a port beside its variable",
+)
 
 
 def copied(folder: Path, environment: str = "staging") -> Path:
@@ -565,3 +671,94 @@ def plain_secrets(text: str) -> list[str]:
 
 def test_a_plain_secret_would_be_found() -> None:
     assert plain_secrets("a: b\nc: !vault |\n  x\nd: \"{{ lookup('x') }}\"\n") == ["a"]
+
+
+def test_object_storage_elsewhere_needs_no_host_of_minio(tmp_path: Path) -> None:
+    inventory = copied(tmp_path)
+    edit(HOSTS, "^minio: .*$", "minio: {hosts: {}}")(inventory)
+    edit(HOSTS, "^loki: .*$", "loki: {hosts: &data {stg-data1: {}}}")(inventory)
+    code, output, result = play(inventory)
+    assert code == 2, output
+    told = " ".join(result["msg"].split())
+    assert "group loki needs it; put a host into minio, or set loki_s3_url" in told
+    append(ALL, "loki_s3_url: https://s3.example\ntempo_s3_url: https://s3.example\n")(inventory)
+    code, output, _ = play(inventory)
+    assert code == 0, output
+
+
+def test_a_bound_of_queries_below_the_policy_is_a_warning(tmp_path: Path) -> None:
+    inventory = copied(tmp_path)
+    append(ALL, "loki_max_query_length: 30d\nloki_reject_older_than: 20d\n")(inventory)
+    code, output, _ = play(inventory)
+    words = " ".join(output.split())
+    assert code == 0, output
+    assert "loki_max_query_length of stg-data1: is shorter than what is kept (90d)" in words
+    assert "takes lines that are older than class web is kept (14d)" in words
+
+
+@pytest.mark.parametrize(
+    ("patch", "says"),
+    [
+        ("loki_config: {limits_config: {retention_period: 24h}}", "follows from platform_retention"),
+        ("loki_tenant_limits: {fake: {retention_period: 24h}}", "write platform_retention_tenants.fake"),
+        (
+            "loki_config: {schema_config: {+configs: {from: x}}}",
+            "loki_config.schema_config.+configs: adds to a list",
+        ),
+    ],
+)
+def test_a_patch_is_refused_where_the_change_is_made(patch: str, says: str, tmp_path: Path) -> None:
+    inventory = copied(tmp_path)
+    append(ALL, f"{patch}\n")(inventory)
+    rendered = tmp_path / "rendered"
+    code, output, _ = play(
+        inventory, "-e", f"platform_render_dir={rendered}", "--tags", "loki", playbook="playbooks/deploy.yml"
+    )
+    assert code != 0
+    assert says in " ".join(output.split()), output
+    assert not list(rendered.glob("*/loki"))
+
+
+def test_a_job_is_added_to_those_of_the_platform(tmp_path: Path) -> None:
+    inventory = copied(tmp_path)
+    append(ALL, "prometheus_config: {+scrape_configs: [{job_name: mine}]}\n")(inventory)
+    rendered = tmp_path / "rendered"
+    code, output, _ = play(
+        inventory,
+        "-e",
+        f"platform_render_dir={rendered}",
+        "--tags",
+        "prometheus",
+        playbook="playbooks/deploy.yml",
+    )
+    assert code == 0, output
+    (file,) = rendered.glob("*/prometheus/etc/prometheus.yml")
+    jobs = [one["job_name"] for one in yaml.safe_load(file.read_text())["scrape_configs"]]
+    assert jobs[-1] == "mine"
+    assert {"loki", "node_exporter", "probe"} < set(jobs)
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [("obs-2.example.org", []), ("192.0.2.7", ["--cluster.advertise-address=192.0.2.7:9094"])],
+)
+def test_members_of_alertmanager_are_named_and_announce_addresses_only(
+    address: str, words: list[str], tmp_path: Path
+) -> None:
+    inventory = copied(tmp_path)
+    edit(HOSTS, "^alertmanager: .*$", "alertmanager: {hosts: {stg-obs1: {}, stg-app1: {}}}")(inventory)
+    rendered = tmp_path / "rendered"
+    host_vars("stg-obs1", f"platform_address: {address}\n")(inventory)
+    code, output, _ = play(
+        inventory,
+        "-e",
+        f"platform_render_dir={rendered}",
+        "--tags",
+        "alertmanager",
+        playbook="playbooks/deploy.yml",
+    )
+    assert code == 0, output
+    unit = (rendered / "stg-obs1/alertmanager/unit").read_text()
+    assert re.findall(r"--cluster.advertise-address=\S+", unit) == words
+    other = (rendered / "stg-app1/alertmanager/unit").read_text()
+    assert f"--cluster.peer={address}:9094" in other

@@ -47,7 +47,7 @@ def quote(text: str, safe: str = "") -> str:
 
 
 class S3:
-    """`connection`: url, access_key, region, ca_file (the last two may be empty)."""
+    """`connection`: url and access_key; region, ca_file, path_style (true), encryption (AES256 or aws:kms) and kms_key where they are needed."""
 
     def __init__(self, connection: Mapping[str, Any], secret_key: str) -> None:
         self.url = str(connection["url"]).rstrip("/")
@@ -59,8 +59,10 @@ class S3:
         self._secure = place.scheme == "https"
         self._host, self._port = place.hostname, place.port or (443 if self._secure else 80)
         default = 443 if self._secure else 80
-        name = f"[{self._host}]" if ":" in self._host else self._host
-        self._name = name if self._port == default else f"{name}:{self._port}"
+        self._suffix = "" if self._port == default else f":{self._port}"
+        # Otherwise the bucket is part of the host's name.
+        self._path_style = bool(connection.get("path_style", True))
+        self._encryption = _encryption(connection)
         self._access = str(connection["access_key"])
         self._secret = secret_key
         self._region = str(connection.get("region") or "us-east-1")
@@ -71,32 +73,42 @@ class S3:
 
     # Requests
 
-    def _connection(self) -> http.client.HTTPConnection:
-        found: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
-        if found is None:
-            if self._secure:
-                found = http.client.HTTPSConnection(
-                    self._host, self._port, timeout=TIMEOUT, context=self._trust
-                )
-            else:
-                found = http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT)
-            self._local.connection = found
+    def _placed(self, path: str) -> tuple[str, str]:
+        """Host and path of what a client of the other style calls /<bucket>/<key>."""
+        if self._path_style or path == "/":
+            return self._host, path
+        bucket, _, key = path[1:].partition("/")
+        return f"{bucket}.{self._host}", f"/{key}"
+
+    def _connections(self) -> dict[str, http.client.HTTPConnection]:
+        """Of this thread, by host."""
+        found: dict[str, http.client.HTTPConnection] = self._local.__dict__.setdefault("connections", {})
         return found
 
-    def _drop(self) -> None:
-        found = getattr(self._local, "connection", None)
+    def _connection(self, host: str) -> http.client.HTTPConnection:
+        known = self._connections()
+        if host not in known:
+            if self._secure:
+                known[host] = http.client.HTTPSConnection(
+                    host, self._port, timeout=TIMEOUT, context=self._trust
+                )
+            else:
+                known[host] = http.client.HTTPConnection(host, self._port, timeout=TIMEOUT)
+        return known[host]
+
+    def _drop(self, host: str) -> None:
+        found = self._connections().pop(host, None)
         if found is not None:
             found.close()
-            self._local.connection = None
 
     def _signed(
-        self, method: str, path: str, query: str, headers: Mapping[str, str], body: bytes
+        self, method: str, host: str, path: str, query: str, headers: Mapping[str, str], body: bytes
     ) -> dict[str, str]:
         now = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
         digest = hashlib.sha256(body).hexdigest()
         given = {
             **{key.lower(): value for key, value in headers.items()},
-            "host": self._name,
+            "host": (f"[{host}]" if ":" in host else host) + self._suffix,
             "x-amz-date": now,
             "x-amz-content-sha256": digest,
         }
@@ -115,19 +127,20 @@ class S3:
         return given
 
     def _once(self, method: str, path: str, query: str, headers: Mapping[str, str], body: bytes) -> Answer:
-        connection = self._connection()
+        host, path = self._placed(path)
+        connection = self._connection(host)
         try:
             target = f"{path}?{query}" if query else path
-            connection.request(method, target, body, self._signed(method, path, query, headers, body))
+            connection.request(method, target, body, self._signed(method, host, path, query, headers, body))
             response = connection.getresponse()
             found = Answer(
                 response.status, {key.lower(): value for key, value in response.getheaders()}, response.read()
             )
         except (OSError, http.client.HTTPException):
-            self._drop()
+            self._drop(host)
             raise
         if response.will_close:
-            self._drop()
+            self._drop(host)
         return found
 
     def request(
@@ -210,12 +223,15 @@ class S3:
             raise
 
     def put(self, bucket: str, key: str, body: bytes, headers: Mapping[str, str] | None = None) -> None:
-        self.request("PUT", self._path(bucket, key), headers=headers, body=body)
+        self.request(
+            "PUT", self._path(bucket, key), headers={**self._encryption, **(headers or {})}, body=body
+        )
 
     def put_parts(self, bucket: str, key: str, parts: Iterator[bytes], headers: Mapping[str, str]) -> None:
         """One object of several parts; all but the last are at least 5 MiB."""
         path = self._path(bucket, key)
-        upload = _text(_tree(self.request("POST", path, {"uploads": ""}, headers).body), "UploadId")
+        given = {**self._encryption, **headers}
+        upload = _text(_tree(self.request("POST", path, {"uploads": ""}, given).body), "UploadId")
         try:
             done = ElementTree.Element("CompleteMultipartUpload")
             for number, part in enumerate(parts, 1):
@@ -233,6 +249,18 @@ class S3:
 
     def delete(self, bucket: str, key: str) -> None:
         self.request("DELETE", self._path(bucket, key))
+
+
+def _encryption(connection: Mapping[str, Any]) -> dict[str, str]:
+    """What asks the server to encrypt what it stores; nothing leaves it to the bucket."""
+    kind = str(connection.get("encryption") or "")
+    if kind not in ("", "AES256", "aws:kms"):
+        raise JobError(f"encryption: {kind!r} is not known; write AES256, aws:kms or nothing")
+    key = str(connection.get("kms_key") or "")
+    found = {"x-amz-server-side-encryption": kind} if kind else {}
+    return (
+        {**found, "x-amz-server-side-encryption-aws-kms-key-id": key} if kind == "aws:kms" and key else found
+    )
 
 
 def _tree(body: bytes) -> ElementTree.Element:

@@ -35,6 +35,7 @@ from ansible_collections.luxima.observability.plugins.module_utils._component.re
     parse,
 )
 from ansible_collections.luxima.observability.plugins.module_utils._component.rollout import Rollout, Stopped
+from ansible_collections.luxima.observability.plugins.module_utils._config import limits, overlay
 from ansible_collections.luxima.observability.plugins.module_utils._validate.inspect import explain
 from ansible_collections.luxima.observability.plugins.plugin_utils import run_folder, spelling, vaulted
 from ansible_collections.luxima.observability.plugins.plugin_utils.checked import refuse_wrong
@@ -72,6 +73,8 @@ class ActionModule(ActionBase):
         refuse_wrong(self._vars, self._subject, name, self._evaluate, self._load)
         try:
             record = parse(building.plain(vaulted.revealed(self._arguments(name))))
+            if record.state == "present":
+                self._refuse_patches(record.name)
             result = self._run(record)
         except (RecordError, Stopped, OSError) as error:
             raise AnsibleActionFail(f"component {name} on {self._subject}: {error}") from None
@@ -112,6 +115,18 @@ class ActionModule(ActionBase):
 
     def _load(self, file: str) -> Any:
         return self._loader.load_from_file(file, cache="all", unsafe=True, trusted_as_template=True)
+
+    def _refuse_patches(self, name: str) -> None:
+        """What an inventory lays over the role's configuration and must not, whether or not the inventory was validated."""
+        patch, tenants = (
+            building.plain(self._templar.template(self._vars.get(f"{name}_{part}") or {}))
+            for part in ("config", "tenant_limits")
+        )
+        told = [*overlay.of_role(name, self._vars, patch), *limits.periods(name, tenants)]
+        if told:
+            raise RecordError(
+                "; ".join(f"{where} {words}" for where, words in told) + ". Nothing was touched."
+            )
 
     def _run(self, record: Record) -> Json:
         render_dir = self._variable("platform_render_dir", "")

@@ -55,3 +55,26 @@ def rule_names(groups: Iterable[Any]) -> list[dict[str, Any]]:
 
 def _name(rule: Any) -> str:
     return str(rule.get("alert") or rule.get("record") or "") if isinstance(rule, Mapping) else ""
+
+
+# Settings of a tenant that decide when its data is deleted.
+_PERIODS = {
+    "loki": (("retention_period",), ("retention_stream",)),
+    "tempo": (("compaction", "block_retention"),),
+}
+
+
+def periods(role: str, tenants: Any) -> list[tuple[str, str]]:
+    """(place, what is wrong) of limits that decide periods: those follow from the policy, which is compared and protected."""
+    found = []
+    for tenant, own in tenants.items() if isinstance(tenants, Mapping) else ():
+        for keys in _PERIODS.get(role, ()):
+            value: Any = own
+            for key in keys:
+                value = value.get(key) if isinstance(value, Mapping) else None
+            if value is not None:
+                where = ".".join([f"{role}_tenant_limits", str(tenant), *keys])
+                found.append(
+                    (where, f"follows from platform_retention; write platform_retention_tenants.{tenant}")
+                )
+    return found

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 
 from .faults import Fault
 
@@ -40,17 +40,23 @@ def check_tags(components: Iterable[str], run_tags: Iterable[str], skip_tags: It
 
 
 def check_requirements(
-    groups: Mapping[str, list[str]], requirements: Mapping[str, Iterable[str]], components: Iterable[str]
+    groups: Mapping[str, list[str]],
+    requirements: Mapping[str, Mapping[str, Iterable[str]]],
+    components: Iterable[str],
+    known: Container[str] = (),
 ) -> list[Fault]:
-    """Groups with hosts whose needs have none."""
-    return [
-        Fault(f"group {needed}", host, f"has no host, but group {name} needs it; put a host into {needed}")
-        for name in components
-        if groups.get(name)
-        for needed in requirements.get(name, [])
-        if not groups.get(needed)
-        for host in groups[name]
-    ]
+    """Groups with hosts whose needs, those of each host, have none. `known` are the variables that roles have."""
+    found = []
+    for name in components:
+        elsewhere = f", or set {name}_s3_url" if f"{name}_s3_url" in known else ""
+        for host in groups.get(name, []):
+            for needed in requirements.get(host, {}).get(name, []):
+                if not groups.get(needed):
+                    text = f"has no host, but group {name} needs it; put a host into {needed}"
+                    found.append(
+                        Fault(f"group {needed}", host, text + (elsewhere if needed == "minio" else ""))
+                    )
+    return found
 
 
 def check_members(

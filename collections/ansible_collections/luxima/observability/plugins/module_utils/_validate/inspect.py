@@ -17,7 +17,7 @@ from .._artifacts.store import default_lock_file
 from .._component.manifest import plain
 from .._retention import policy as retention
 from .._secrets import examples
-from . import content, guests, logs, schema
+from . import content, guests, logs, relations, schema
 from . import groups as grouping
 from .faults import Fault
 from .schema import Role
@@ -94,9 +94,8 @@ def inspect(inventory: Inventory) -> Findings:
     values: dict[str, dict[str, Any]] = {}
     for host, raw in inventory.variables.items():
         values[host] = _host(inventory, host, raw, chosen, components, found)
-    found.faults += grouping.check_requirements(
-        inventory.groups, _any(values, "platform_requirements", {}), chosen
-    )
+    requirements = {host: have.get("platform_requirements") or {} for host, have in values.items()}
+    found.faults += grouping.check_requirements(inventory.groups, requirements, chosen, inventory.known)
     reachable = [
         host
         for host, raw in inventory.variables.items()
@@ -104,6 +103,9 @@ def inspect(inventory: Inventory) -> Findings:
     ]
     found.faults += grouping.check_members(inventory.groups, chosen, reachable)
     found.faults += guests.check(values, inventory.groups.get("guests", []))
+    site = relations.Site(inventory.groups, values, inventory.variables, inventory.roles, chosen)
+    found.faults += relations.faults(site)
+    found.risks += relations.risks(site)
     found.faults += _retention(inventory, values)
     found.risks += content.untold(values)
     for host, having in values.items():
@@ -124,10 +126,6 @@ def inspect_component(inventory: Inventory, host: str, component: str) -> Findin
     one = replace(inventory, groups={component: [host]}, known=set(inventory.variables[host]), own_only=True)
     _host(one, host, inventory.variables[host], [component], [component], found)
     return found
-
-
-def _any(values: Mapping[str, Mapping[str, Any]], name: str, default: Any) -> Any:
-    return next((having[name] for having in values.values() if name in having), default)
 
 
 def _host(

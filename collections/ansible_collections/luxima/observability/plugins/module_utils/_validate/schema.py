@@ -15,6 +15,7 @@ from ansible.errors import AnsibleError
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
 from .._component.manifest import plain
+from . import forms
 from .faults import Fault
 
 # Variables of inventories that no component owns.
@@ -29,6 +30,8 @@ class Role:
     name: str
     defaults: dict[str, Any] = field(default_factory=dict)
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    # The role's private variables, as they are written.
+    private: dict[str, Any] = field(default_factory=dict)
     # Why the argument spec could not be read.
     unreadable: str = ""
 
@@ -61,6 +64,9 @@ def read_role(home: Path, load: Callable[[str], Any]) -> Role:
     for file in [*sorted(home.glob("defaults/main/*.yml")), home / "defaults" / "main.yml"]:
         if file.is_file():
             role.defaults.update(load(str(file)) or {})
+    private = home / "vars" / "main.yml"
+    if private.is_file():
+        role.private = load(str(private)) or {}
     spec = home / "meta" / "argument_specs.yml"
     if spec.is_file():
         try:
@@ -133,7 +139,9 @@ def check_value(name: str, option: dict[str, Any], value: Any, host: str, secret
                 name, host, f"is not of type {option.get('type', 'str')}; the value is secret and not shown"
             )
         ]
-    return [Fault(name, host, _plain(message, name)) for message in messages]
+    if messages:
+        return [Fault(name, host, _plain(message, name)) for message in messages]
+    return forms.check(name, value, host, secret)
 
 
 def _plain(message: str, name: str) -> str:

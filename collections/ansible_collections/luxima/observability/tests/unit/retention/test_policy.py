@@ -51,7 +51,9 @@ def test_the_shipped_labels_are_the_core_s_own() -> None:
 def test_plan_of_the_shipped_policy() -> None:
     plan = policy.plan(POLICY)
     assert plan["prometheus"] == {"time": "30d", "size": ""}
-    assert plan["tempo"] == {"block_retention": "168h", "overrides": {}}
+    assert plan["tempo"] == {"block_retention": "168h", "longest": "192h", "overrides": {}}
+    # What is kept can be asked for.
+    assert plan["loki"]["longest"] == "2184h"
     assert plan["loki"]["retention_period"] == "2160h"
     streams = {one["selector"]: one["period"] for one in plan["loki"]["retention_stream"]}
     assert streams['{log_class="docker"}'] == "360h"
@@ -88,6 +90,8 @@ def test_a_tenant_of_its_own_by_header() -> None:
     assert plan["loki"]["overrides"]["a"]["retention_period"] == "2880h"
     assert plan["loki"]["overrides"]["a"]["retention_stream"][0]["period"] == "2880h"
     assert plan["tempo"]["overrides"] == {"a": {"compaction": {"block_retention": "72h"}}}
+    # Whose data is kept longer than anybody's can ask for it too; whose is kept shorter is not in the way.
+    assert (plan["loki"]["longest"], plan["tempo"]["longest"]) == (f"{121 * 24}h", "192h")
 
 
 def test_two_stores_with_periods_of_their_own() -> None:

@@ -34,7 +34,7 @@ def test_tags_that_name_components_select_them() -> None:
 
 
 def test_an_empty_group_that_nobody_needs_is_no_fault() -> None:
-    needs = {"a": ["b"]}
+    needs = {"h": {"a": ["b"]}}
     assert groups.check_requirements({"a": [], "b": []}, needs, ["a"]) == []
     assert groups.check_requirements({"a": ["h"], "b": ["h"]}, needs, ["a"]) == []
     assert len(groups.check_requirements({"a": ["h"]}, needs, ["a"])) == 1
