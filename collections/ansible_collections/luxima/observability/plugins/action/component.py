@@ -35,11 +35,13 @@ from ansible_collections.luxima.observability.plugins.module_utils._component.re
     parse,
 )
 from ansible_collections.luxima.observability.plugins.module_utils._component.rollout import Rollout, Stopped
+from ansible_collections.luxima.observability.plugins.module_utils._component.words import said
 from ansible_collections.luxima.observability.plugins.module_utils._config import limits, overlay
 from ansible_collections.luxima.observability.plugins.module_utils._validate.inspect import explain
 from ansible_collections.luxima.observability.plugins.plugin_utils import run_folder, spelling, vaulted
 from ansible_collections.luxima.observability.plugins.plugin_utils.checked import refuse_wrong
 from ansible_collections.luxima.observability.plugins.plugin_utils.evaluate import evaluate
+from ansible_collections.luxima.observability.plugins.plugin_utils.leftovers import leftovers, tell
 from ansible_collections.luxima.observability.plugins.plugin_utils.protection import Protection
 from ansible_collections.luxima.observability.plugins.plugin_utils.ready import wait_until_managed
 from ansible_collections.luxima.observability.plugins.plugin_utils.spelling import refuse_unknown
@@ -77,7 +79,7 @@ class ActionModule(ActionBase):
                 self._refuse_patches(record.name)
             result = self._run(record)
         except (RecordError, Stopped, OSError) as error:
-            raise AnsibleActionFail(f"component {name} on {self._subject}: {error}") from None
+            raise AnsibleActionFail(f"component {name} on {self._subject}: {_said(error)}") from None
         # The arguments hold rendered content, and with it secrets.
         result.pop("invocation", None)
         result["component"] = record.name
@@ -465,7 +467,18 @@ class ActionModule(ActionBase):
         if not answer["systemd"]:
             raise RecordError("systemd does not run on this host; a component is a systemd service")
         self._remember(answer)
+        self._tell_leftovers(answer)
         return answer
+
+    def _tell_leftovers(self, answer: Json) -> None:
+        """Once in a run; the state is asked again after every change."""
+        if self._task.args.get("state", "present") != "present":
+            return
+        told = self._run_folder() / f"leftovers-{self._subject.replace('/', '_')}"
+        if not told.exists():
+            told.touch()
+            installed = [name for name, have in answer["components"].items() if have.get("manifest")]
+            tell(self._subject, leftovers(installed, self._vars))
 
     def _remember(self, answer: Json) -> None:
         run_folder.write(self._state_file(), json.dumps(answer))
@@ -628,6 +641,11 @@ class ActionModule(ActionBase):
         if diff:
             result["diff"] = diff
         return result
+
+
+def _said(error: Exception) -> str:
+    """What is told of a file on the controller must not be looked for on the host."""
+    return f"on the controller: {said(error)}" if isinstance(error, OSError) else str(error)
 
 
 class _Bundle:

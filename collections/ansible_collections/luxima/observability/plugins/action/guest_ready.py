@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 from ansible.plugins.action import ActionBase
+from ansible_collections.luxima.observability.plugins.plugin_utils.leftovers import leftovers, tell
 from ansible_collections.luxima.observability.plugins.plugin_utils.ready import wait_until_managed
 
 
@@ -42,5 +43,19 @@ class ActionModule(ActionBase):
             return answer
         started = time.monotonic()
         wait_until_managed(self, deadline)
+        self._tell_leftovers(task_vars or {})
         answer["seconds"] = round(time.monotonic() - started, 2)
         return answer
+
+    def _tell_leftovers(self, variables: dict[str, Any]) -> None:
+        """Of a guest that no component comes to any more; of others the first component tells."""
+        mine = set(variables.get("group_names") or [])
+        if mine & set(variables.get("platform_components") or mine):
+            return
+        said = self._low_level_execute_command(
+            "ls -d /opt/luxima/*/current 2>/dev/null; true", sudoable=False
+        )
+        installed = [
+            line.split("/")[-2] for line in said.get("stdout", "").split() if line.endswith("/current")
+        ]
+        tell(str(variables.get("inventory_hostname", "?")), leftovers(installed, variables))

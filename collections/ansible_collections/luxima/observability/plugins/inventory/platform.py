@@ -10,7 +10,7 @@ short_description: Shared facts of the platform as variables of group all, and a
 version_added: 0.1.0
 author: luxima.observability contributors (@luxima)
 description:
-  - Creates the groups C(guests), C(hypervisors) and one per entry of C(platform_components), all empty, so that a group that an
+  - Creates the groups C(guests), C(guests_off), C(hypervisors) and one per entry of C(platform_components), all empty, so that a group that an
     inventory leaves out is an empty group and not an error.
   - Sets every variable of C(roles/platform/defaults/main/*.yml) on group C(all). Thereby C(hostvars[other].loki_url) exists and is
     evaluated for its owner. This is the lowest level of an inventory, any value of C(hosts.yml), C(group_vars) or C(host_vars) outranks it.
@@ -62,7 +62,7 @@ class InventoryModule(BaseInventoryPlugin):
         components = facts.get("platform_components")
         if not isinstance(components, list):
             raise AnsibleParserError(f"{path}: platform_components is no list in {self._folder(path)}")
-        for group in ["guests", "hypervisors", *components]:
+        for group in ["guests", "guests_off", "hypervisors", *components]:
             self.inventory.add_group(group)
         for name, value in facts.items():
             self.inventory.set_variable("all", name, value)

@@ -334,6 +334,7 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.luxima.observability.plugins.module_utils._component import state, transaction
 from ansible_collections.luxima.observability.plugins.module_utils._component.host import HostError
+from ansible_collections.luxima.observability.plugins.module_utils._component.words import said
 
 
 def main() -> None:
@@ -362,7 +363,7 @@ def main() -> None:
     except transaction.Unproven as unproven:
         module.fail_json(msg=str(unproven), step="activation", **work.result)
     except (HostError, OSError) as error:
-        module.fail_json(msg=f"{error}\n{work.untouched()}", step="preparation", **work.result)
+        module.fail_json(msg=f"{said(error)}\n{work.untouched()}", step="preparation", **work.result)
     after = state.read_state()
     module.exit_json(**work.result, state=after)
 

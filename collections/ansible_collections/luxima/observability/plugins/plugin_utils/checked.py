@@ -48,7 +48,10 @@ def _role(name: str, load: Load) -> schema.Role | None:
         return None
     read = schema.read_role(home, load)
     role = schema.Role(
-        read.name, _of_components(read.defaults), _of_components(read.options), read.unreadable
+        read.name,
+        _of_components(read.defaults),
+        _of_components(read.options),
+        unreadable=read.unreadable,
     )
     run_folder.write(kept, json.dumps(vars(role)))
     return role

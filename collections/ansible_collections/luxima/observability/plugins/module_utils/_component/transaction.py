@@ -22,6 +22,7 @@ from typing import Any
 from . import keys, needs, probe, state, story
 from .host import Host, HostError
 from .plan import Plan, make_plan, missing_groups
+from .words import said
 
 Json = dict[str, Any]
 
@@ -592,7 +593,7 @@ class Transaction:
             self._activate(plan, want)
             self._prove(plan, want, before, bool(old))
         except (Unproven, HostError, OSError) as error:
-            raise Unproven(self._revert(entry, want, old, str(error))) from None
+            raise Unproven(self._revert(entry, want, old, said(error))) from None
         self._done(plan.actions)
         self.result.update(_activated(plan), release=entry["new"])
         try:
@@ -601,7 +602,7 @@ class Transaction:
             host.journal(None)
         except OSError as error:
             raise Unproven(
-                f"{error}\nState of the host: release {entry['new']} is proven and serves; the next run finishes the books"
+                f"{said(error)}\nState of the host: release {entry['new']} is proven and serves; the next run finishes the books"
             ) from None
 
     def _park(self, entry: Json, want: Json, staged: Path) -> Path:
@@ -843,7 +844,7 @@ class Transaction:
             self._wait(old, [None] * len(old["service"]["proof"]), 0.0, old["service"]["ready"]["timeout"])
             now = f"release {entry['old']} was put back, is proven and serves"
         except (Unproven, HostError, OSError) as error:
-            now = f"release {entry['old']} was put back but could not be proven either: {error}"
+            now = f"release {entry['old']} was put back but could not be proven either: {said(error)}"
         self._prune()
         host.journal(None)
         self.result.update(actions=["reverted"], release=entry["old"])

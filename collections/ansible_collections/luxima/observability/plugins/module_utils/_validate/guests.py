@@ -16,15 +16,36 @@ _DNS = re.compile(
     r"(?=.{1,253}$)[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*"
 )
 _TAG = re.compile(r"[a-z0-9_][a-z0-9_\-+.]*")
+# States of a guest that shall not run: nothing is deployed to it and nothing is expected of it.
+OFF = ("absent", "stopped")
 VMID_MIN, VMID_MAX = 100, 999_999_999
 
 
 def check(values: Mapping[str, Mapping[str, Any]], guests: list[str]) -> list[Fault]:
     """Faults among hosts; C(values) are the evaluated variables of every host, those that failed left out."""
-    faults = _shared(values, list(values), "platform_address", "address", "set another ansible_host")
+    there = [name for name in values if values[name].get("guest_state") != "absent"]
+    faults = _shared(values, there, "platform_address", "address", "set another ansible_host")
     faults += _shared(values, guests, "guest_vmid", "id", "set another one, or 0 for the next free id")
     for name in guests:
         faults += _guest(name, values.get(name, {}))
+    return faults
+
+
+def still_expected(
+    values: Mapping[str, Mapping[str, Any]], groups: Mapping[str, list[str]], components: list[str]
+) -> list[Fault]:
+    """Guests that shall not run, in groups of components all the same."""
+    faults = []
+    for name in groups.get("guests", []):
+        state = str(values.get(name, {}).get("guest_state"))
+        having = [component for component in components if name in groups.get(component, [])]
+        if state in OFF and having:
+            text = (
+                f"is {state}, and the host is in group{'s' if len(having) > 1 else ''} {', '.join(having)}, which expect it to run; "
+                "add the file zz-running.yml with `plugin: luxima.observability.running` as the last source of the inventory, "
+                "which takes such guests out of their groups, or take it out by hand"
+            )
+            faults.append(Fault("guest_state", name, text))
     return faults
 
 

@@ -102,7 +102,10 @@ def inspect(inventory: Inventory) -> Findings:
         if {"ansible_host", "ansible_connection"} & raw.keys()
     ]
     found.faults += grouping.check_members(inventory.groups, chosen, reachable)
-    found.faults += guests.check(values, inventory.groups.get("guests", []))
+    found.faults += guests.check(
+        values, [*inventory.groups.get("guests", []), *inventory.groups.get("guests_off", [])]
+    )
+    found.faults += guests.still_expected(values, inventory.groups, components)
     site = relations.Site(inventory.groups, values, inventory.variables, inventory.roles, chosen)
     found.faults += relations.faults(site)
     found.risks += relations.risks(site)
@@ -137,7 +140,7 @@ def _host(
     found: Findings,
 ) -> dict[str, Any]:
     """The evaluated variables of one host; what could not be evaluated is a fault and left out."""
-    is_guest = host in inventory.groups.get("guests", [])
+    is_guest = any(host in inventory.groups.get(group, []) for group in ("guests", "guests_off"))
     roles = ["platform", *(name for name in chosen if host in inventory.groups.get(name, []))]
     values: dict[str, Any] = {}
     faults = schema.unknown(raw, inventory.known, components, host)
@@ -314,7 +317,7 @@ def _version(have: Mapping[str, Any]) -> str:
 
 def _hypervisor(inventory: Inventory) -> list[Fault]:
     """Guests need an API; whether it answers is provisioning's business."""
-    hosts = inventory.groups.get("guests", [])
+    hosts = [*inventory.groups.get("guests", []), *inventory.groups.get("guests_off", [])]
     if not hosts:
         return []
     raw = inventory.variables[hosts[0]]

@@ -19,6 +19,7 @@ import pytest
 import yaml
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.luxima.observability.plugins.module_utils._artifacts.store import Store
+from ansible_collections.luxima.observability.plugins.module_utils._servers.client import Client
 from ansible_collections.luxima.observability.plugins.modules import verify
 
 ENVIRONMENT = "unit"
@@ -376,6 +377,13 @@ def grafana(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> str
     folder = home / "provisioning" / "datasources"
     folder.mkdir(parents=True)
     (folder / "all.yml").write_text(yaml.safe_dump({"apiVersion": 1, "datasources": sources}))
+    boards = home / "boards"
+    (home / "provisioning" / "dashboards").mkdir()
+    provider = {"name": "all", "type": "file", "options": {"path": str(boards)}}
+    text = yaml.safe_dump({"apiVersion": 1, "providers": [provider]})
+    (home / "provisioning" / "dashboards" / "all.yml").write_text(text)
+    boards.mkdir()
+    (boards / "there.json").write_text(json.dumps({"uid": "there", "title": "There", "panels": []}))
     program = next(path for path in (home / "bin" / "grafana", home / "grafana") if path.exists())
     program.chmod(0o755)
     platform.start(
@@ -391,4 +399,7 @@ def grafana(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> str
         GF_ANALYTICS_CHECK_FOR_UPDATES="false",
         GF_ANALYTICS_CHECK_FOR_PLUGIN_UPDATES="false",
     )
+    by_hand = {"dashboard": {"uid": "by-hand", "title": "By hand", "panels": []}}
+    client = Client({"url": platform.url("grafana"), "username": "admin", "password": "lab-admin-password"})
+    client.text("/api/dashboards/db", body=by_hand)
     return platform.url("grafana")

@@ -4,7 +4,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
+
+import pytest
 
 from .conftest import Platform, Runner
 from .test_verify import write_line
@@ -38,6 +41,46 @@ def test_sources_and_queries(
         "tempo",
         "tempo query",
     ]
+
+
+TAGS = ["minio", "loki", "tempo", "prometheus", "alertmanager", "grafana", "blackbox_exporter"]
+TAGS += ["node_exporter", "cadvisor", "promtail"]
+# In whose selection playbooks/verify.yml writes a line on each host.
+WRITES = {"loki", "promtail", "grafana"}
+
+
+@pytest.mark.parametrize("active", [True, False], ids=["active", "passive"])
+@pytest.mark.parametrize("tag", TAGS)
+def test_every_tag_alone_holds_on_a_healthy_platform(
+    platform: Platform, connections: dict[str, Any], grafana: str, run: Runner, tag: str, active: bool
+) -> None:
+    """Nothing is asked for that only another selection would have sent."""
+    lines = {"web-1": write_line(platform, "web-1")} if tag in WRITES and active else {}
+    answer = run(
+        **connections,
+        grafana=connection(grafana),
+        log_lines=lines,
+        components=[tag],
+        active=active,
+        deadline=40,
+    )
+    assert answer["ok"] is True, answer["msg"]
+
+
+def test_every_dashboard_is_asked_for(connections: dict[str, Any], grafana: str, run: Runner) -> None:
+    arguments = {
+        **connections,
+        "grafana": connection(grafana),
+        "checks": ["grafana"],
+        "active": False,
+        "deadline": 2,
+    }
+    answer = run(**arguments, dashboards={grafana + "/": ["there"]})
+    assert "1 dashboards" in json.dumps(answer["results"])
+    answer = run(**arguments, dashboards={grafana: ["there", "gone", "by-hand"]})
+    assert "2 of 3 dashboards are not there: gone, by-hand (there, but made by hand)" in answer["msg"], (
+        answer["msg"]
+    )
 
 
 def test_a_source_that_points_elsewhere(connections: dict[str, Any], grafana: str, run: Runner) -> None:
