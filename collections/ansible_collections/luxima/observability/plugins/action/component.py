@@ -36,6 +36,7 @@ from ansible_collections.luxima.observability.plugins.module_utils._component.re
 from ansible_collections.luxima.observability.plugins.module_utils._component.rollout import Rollout, Stopped
 from ansible_collections.luxima.observability.plugins.module_utils._validate.inspect import explain
 from ansible_collections.luxima.observability.plugins.plugin_utils import run_folder, spelling, vaulted
+from ansible_collections.luxima.observability.plugins.plugin_utils.alone import refuse_second
 from ansible_collections.luxima.observability.plugins.plugin_utils.checked import refuse_wrong
 from ansible_collections.luxima.observability.plugins.plugin_utils.evaluate import evaluate
 from ansible_collections.luxima.observability.plugins.plugin_utils.ready import wait_until_managed
@@ -70,6 +71,8 @@ class ActionModule(ActionBase):
         refuse_wrong(self._vars, self._subject, name, self._evaluate, self._load)
         try:
             record = parse(building.plain(vaulted.revealed(self._arguments(name))))
+            if record.state == "present":
+                refuse_second(record.name, self._vars, self._subject)
             result = self._run(record)
         except (RecordError, Stopped, OSError) as error:
             raise AnsibleActionFail(f"component {name} on {self._subject}: {error}") from None
