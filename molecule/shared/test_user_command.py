@@ -5,11 +5,18 @@ from __future__ import annotations
 import json
 import os
 
+import pytest
+
 from tests.platform import ROOT, Platform, get
 
 ENVIRONMENT = os.environ["SITE_ENVIRONMENT"]
 OVERRIDES = ROOT / ".lab" / "overrides.json"
-SITE = Platform(ROOT / "inventories" / ENVIRONMENT, options=("-e", f"@{OVERRIDES}"))
+ADDRESSES = os.environ.get("SITE_ADDRESSES", "")
+SITE = Platform(
+    ROOT / "inventories" / ENVIRONMENT,
+    *([ROOT / ADDRESSES] if ADDRESSES else []),
+    options=("-e", f"@{OVERRIDES}"),
+)
 # Where the API is and how to log in, storages, sizes, addresses.
 ALLOWED = ("proxmox_", "ansible_", "guest_storage", "guest_cores", "guest_memory_mb", "guest_disk_gb")
 ALLOWED += ("guest_ssh_public_keys", "platform_subnet", "lab_state_dir")
@@ -65,6 +72,21 @@ def test_what_stands_beside_the_guests_is_what_the_inventory_says() -> None:
     assert pools == {pool["name"] for pool in anybody["guests_pools"] or []}
     jobs = {job["id"] for job in SITE.api("GET", "cluster/backup")}
     assert jobs == {job["id"] for job in anybody["guests_backup_jobs"] or []}
+
+
+@pytest.mark.skipif(not ADDRESSES, reason="the guests of this environment have IPv4")
+def test_guests_without_ipv4_are_scraped_and_searchable() -> None:
+    for host in SITE.groups["guests"]:
+        shown = json.loads(SITE.guest(host).run("ip -j address show scope global").stdout)
+        families = {one["family"] for link in shown for one in link.get("addr_info", [])}
+        assert families == {"inet6"}, host
+        address = SITE.values("ansible_host")[host]["ansible_host"]
+        for component in ("node_exporter", "promtail"):
+            (row,) = SITE.wait_for(f'up{{job="{component}",host="{host}"}} == 1')
+            assert row["metric"]["instance"].startswith(f"{host}:")
+        targets = get(f"{SITE.first('prometheus', 'prometheus_url')}/api/v1/targets")["data"]["activeTargets"]
+        assert f"http://[{address}]:9100/metrics" in {one["scrapeUrl"] for one in targets}
+        assert SITE.logs(f'{{host="{host}"}}'), host
 
 
 def test_every_server_of_a_group_sees_every_host() -> None:

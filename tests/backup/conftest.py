@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from minio import Minio
 
-from tests.retention.conftest import JOBS, ROOT, Process, free_ports
+from tests.retention.conftest import JOBS, PLACE, ROOT, Process, free_ports
 
 sys.path.insert(0, str(ROOT / "collections"))
 sys.path.insert(0, str(ROOT / "roles/platform/files"))
@@ -165,12 +165,12 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def object_server(program: Path, folder: Path) -> ObjectServer:
     port, console = free_ports(2)
-    url = f"http://127.0.0.1:{port}"
+    url = f"http://{PLACE}:{port}"
     command = [
         str(program),
         "server",
-        f"--address=127.0.0.1:{port}",
-        f"--console-address=127.0.0.1:{console}",
+        f"--address={PLACE}:{port}",
+        f"--console-address={PLACE}:{console}",
         str(folder / "data"),
     ]
     environment = {

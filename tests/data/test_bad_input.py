@@ -241,6 +241,55 @@ CASES = [
         "of this role",
     ),
     Case(
+        "empty list",
+        host_vars("stg-obs1", "platform_probes:\n"),
+        "platform_probes",
+        "stg-obs1",
+        "write [] for none",
+    ),
+    Case(
+        "empty number",
+        host_vars("stg-data1", "loki_max_entries:\n"),
+        "loki_max_entries",
+        "stg-data1",
+        "without a value",
+    ),
+    Case(
+        "second server of one bucket",
+        edit(HOSTS, r"^tempo: .*$", "tempo: {hosts: {stg-data1: {}, stg-obs1: {}}}"),
+        "group tempo",
+        "stg-obs1",
+        "leave one host in it",
+    ),
+    Case(
+        "everybody's own address",
+        host_vars("stg-obs1", "platform_address: 127.0.0.1\n"),
+        "platform_address",
+        "stg-obs1",
+        "2 other hosts would not reach this one",
+    ),
+    Case(
+        "two listeners on one port",
+        host_vars("stg-data1", "minio_port: 3100\n"),
+        "minio_port",
+        "stg-data1",
+        "3100 is also loki_port",
+    ),
+    Case(
+        "two listeners on one port, one of them inside",
+        host_vars("stg-data1", "tempo_grpc_port: 9095\n"),
+        "tempo_grpc_port",
+        "stg-data1",
+        "9095 is also loki_grpc_port",
+    ),
+    Case(
+        "key of a scrape job",
+        append(ALL, "platform_scrape_jobs: [{job_name: app, static_config: [{targets: ['a:1']}]}]\n"),
+        "platform_scrape_jobs",
+        "stg-obs1",
+        "app: static_config is no key of a scrape job; did you mean static_configs?",
+    ),
+    Case(
         "class of a file",
         host_vars(
             "stg-app1",
@@ -385,6 +434,7 @@ OTHERS = (
     "rules of the platform are replaced",
     "a period beside the policy",
     "a port beside its variable",
+    "everybody's own address",
 )
 
 
@@ -554,6 +604,45 @@ def test_a_port_that_deletes_series_is_a_warning(more: str, told: bool, tmp_path
     assert code == 0, output
     words = " ".join(output.split())
     assert ("prometheus_admin_api of stg-obs1: whoever reaches the port may delete series" in words) is told
+
+
+def test_nobody_can_log_in_is_a_warning(tmp_path: Path) -> None:
+    inventory = copied(tmp_path)
+    words = " ".join(play(inventory)[1].split())
+    assert "guest_ssh_public_keys of stg-data1, stg-obs1, stg-app1: is empty: nobody can log in" in words
+    edit(ALL, r"^guest_ssh_public_keys: \[\]$", "guest_ssh_public_keys: [ssh-ed25519 AAAA me]")(inventory)
+    assert "nobody can log in" not in play(inventory)[1]
+
+
+def test_every_variable_without_a_value_is_named(tmp_path: Path) -> None:
+    """All that the roles describe at once, on a host that runs everything."""
+    inventory = copied(tmp_path, "development")
+    empty = {}
+    for spec in sorted(PROJECT.glob("roles/*/meta/argument_specs.yml")):
+        (entry,) = yaml.safe_load(spec.read_text())["argument_specs"].values()
+        for name in entry.get("options") or {}:
+            empty[name] = None
+    assert len(empty) > 200
+    host_vars("dev-obs1", yaml.safe_dump(empty))(inventory)
+    code, output, result = play(inventory)
+    assert code == 2, output
+    told = {fault["variable"] for fault in result["faults"] if "without a value" in fault["message"]}
+    told |= {fault["variable"] for fault in result["faults"] if "has no value" in fault["message"]}
+    assert sorted(empty.keys() - told) == []
+
+
+def test_a_second_server_of_one_bucket_is_refused_where_it_is_deployed(tmp_path: Path) -> None:
+    inventory = copied(tmp_path)
+    edit(HOSTS, r"^loki: .*$", "loki: {hosts: {stg-data1: {}, stg-obs1: {}}}")(inventory)
+    rendered = tmp_path / "rendered"
+    code, output, _ = play(
+        inventory,
+        *("-e", f"platform_render_dir={rendered}", "--limit", "stg-obs1", "--tags", "loki"),
+        playbook="playbooks/deploy.yml",
+    )
+    assert code != 0
+    assert "group loki has 2 hosts (stg-data1, stg-obs1)" in " ".join(output.split()), output
+    assert not rendered.exists()
 
 
 def test_tags_restrict_the_check_and_a_word_nobody_knows_is_a_fault(tmp_path: Path) -> None:

@@ -76,11 +76,25 @@ def module(name: str, **arguments: Any) -> dict[str, Any]:
     return result
 
 
-def free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
+def loopback() -> str:
+    """IPv6 where the machine has it: what works with its brackets works with others."""
     try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return "127.0.0.1"
+    return "::1"
+
+
+LOOPBACK = loopback()
+# The same in URLs.
+PLACE = f"[{LOOPBACK}]" if ":" in LOOPBACK else LOOPBACK
+
+
+def free_ports(count: int) -> list[int]:
+    dual = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if dual else socket.AF_INET
+    probes = [socket.create_server(("", 0), family=family, dualstack_ipv6=dual) for _ in range(count)]
+    try:
         return [int(probe.getsockname()[1]) for probe in probes]
     finally:
         for probe in probes:
@@ -191,7 +205,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
         "prometheus",
     )
     port = dict(zip(names, free_ports(len(names))))
-    urls = {name: f"http://127.0.0.1:{port[name]}" for name in ("minio", "loki", "tempo", "prometheus")}
+    urls = {name: f"http://{PLACE}:{port[name]}" for name in ("minio", "loki", "tempo", "prometheus")}
     render = folder / "render"
     variables = {
         "platform_render_dir": str(render),
@@ -199,7 +213,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
         "platform_retention_tenants": TENANTS,
         "platform_retention_deletion_delay": "1s",
         **{f"{name}_url": url for name, url in urls.items()},
-        **{f"{name}_listen_address": "127.0.0.1" for name in ("minio", "loki", "tempo", "prometheus")},
+        **{f"{name}_listen_address": LOOPBACK for name in ("minio", "loki", "tempo", "prometheus")},
         **{f"{name}_port": port[name] for name in ("minio", "loki", "tempo", "prometheus")},
         **{
             f"{name}_data_dir": str(folder / "data" / name)
@@ -226,7 +240,9 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
         "tempo_grpc_port": port["tempo_grpc"],
         "tempo_otlp_http_port": port["otlp_http"],
         "tempo_otlp_grpc_port": port["otlp_grpc"],
-        "tempo_receiver_address": "127.0.0.1",
+        "tempo_receiver_address": LOOPBACK,
+        "loki_grpc_listen_address": LOOPBACK,
+        "tempo_grpc_listen_address": LOOPBACK,
         "tempo_multitenancy_enabled": True,
         "tempo_compacted_block_retention": "1s",
         "tempo_max_block_duration": "5s",
@@ -270,7 +286,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
         answer["plan"],
         processes,
         programs,
-        f"http://127.0.0.1:{port['otlp_http']}",
+        f"http://{PLACE}:{port['otlp_http']}",
     )
     (folder / "runtime.yml").write_bytes(running.file("loki", "runtime.yml").read_bytes())
     (folder / "overrides.yml").write_bytes(running.file("tempo", "overrides.yml").read_bytes())

@@ -39,6 +39,7 @@ from ansible_collections.luxima.observability.plugins.module_utils._component.wo
 from ansible_collections.luxima.observability.plugins.module_utils._config import limits, overlay
 from ansible_collections.luxima.observability.plugins.module_utils._validate.inspect import explain
 from ansible_collections.luxima.observability.plugins.plugin_utils import run_folder, spelling, vaulted
+from ansible_collections.luxima.observability.plugins.plugin_utils.alone import refuse_second
 from ansible_collections.luxima.observability.plugins.plugin_utils.checked import refuse_wrong
 from ansible_collections.luxima.observability.plugins.plugin_utils.evaluate import evaluate
 from ansible_collections.luxima.observability.plugins.plugin_utils.leftovers import leftovers, tell
@@ -76,6 +77,7 @@ class ActionModule(ActionBase):
         try:
             record = parse(building.plain(vaulted.revealed(self._arguments(name))))
             if record.state == "present":
+                refuse_second(record.name, self._vars, self._subject)
                 self._refuse_patches(record.name)
             result = self._run(record)
         except (RecordError, Stopped, OSError) as error:

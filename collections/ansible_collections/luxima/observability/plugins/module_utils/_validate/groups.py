@@ -59,6 +59,24 @@ def check_requirements(
     return found
 
 
+def check_single(
+    groups: Mapping[str, list[str]], single: Iterable[str], components: Iterable[str]
+) -> list[Fault]:
+    """Servers that would work on the same objects without knowing of each other."""
+    chosen = list(components)
+    return [
+        Fault(
+            f"group {name}",
+            host,
+            f"has {len(groups[name])} hosts ({', '.join(sorted(groups[name]))}): each would compact and delete the same objects by "
+            "itself, and what one has in memory the others do not find; leave one host in it",
+        )
+        for name in single
+        if name in chosen and len(groups.get(name, [])) > 1
+        for host in sorted(groups[name])
+    ]
+
+
 def check_members(
     groups: Mapping[str, list[str]], components: Iterable[str], reachable: Iterable[str]
 ) -> list[Fault]:

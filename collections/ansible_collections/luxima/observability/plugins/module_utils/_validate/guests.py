@@ -49,6 +49,20 @@ def still_expected(
     return faults
 
 
+def risks(values: Mapping[str, Mapping[str, Any]], guests: list[str]) -> list[Fault]:
+    """What works only with a template that knows more than the inventory."""
+    text = (
+        "is empty: nobody can log in to a guest that is made, unless its template contains somebody's key (Debian's own does not); "
+        "name the public keys of the operators"
+    )
+    return [
+        Fault("guest_ssh_public_keys", name, text)
+        for name in guests
+        if values.get(name, {}).get("guest_ssh_public_keys") == []
+        and values[name].get("guest_state") not in ("absent", "stopped")
+    ]
+
+
 def _shared(
     values: Mapping[str, Mapping[str, Any]], hosts: list[str], variable: str, noun: str, way_out: str
 ) -> list[Fault]:

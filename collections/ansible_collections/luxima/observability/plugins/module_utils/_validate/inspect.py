@@ -17,7 +17,7 @@ from .._artifacts.store import default_lock_file
 from .._component.manifest import plain
 from .._retention import policy as retention
 from .._secrets import examples
-from . import content, guests, logs, relations, schema
+from . import content, guests, hosts, logs, relations, schema, scraping
 from . import groups as grouping
 from .faults import Fault
 from .schema import Role
@@ -96,6 +96,10 @@ def inspect(inventory: Inventory) -> Findings:
         values[host] = _host(inventory, host, raw, chosen, components, found)
     requirements = {host: have.get("platform_requirements") or {} for host, have in values.items()}
     found.faults += grouping.check_requirements(inventory.groups, requirements, chosen, inventory.known)
+    single = next(
+        (have["platform_single_host"] for have in values.values() if "platform_single_host" in have), []
+    )
+    found.faults += grouping.check_single(inventory.groups, single, chosen)
     reachable = [
         host
         for host, raw in inventory.variables.items()
@@ -114,6 +118,10 @@ def inspect(inventory: Inventory) -> Findings:
     for host, having in values.items():
         found.faults += content.check(host, having)
     found.faults += logs.check(values, inventory.groups.get("promtail", []))
+    ports = [name for name in inventory.roles["platform"].defaults if name.endswith("_port")]
+    found.faults += hosts.check(values, inventory.variables, inventory.groups, components, ports)
+    found.faults += scraping.check(values, inventory.groups.get("prometheus", []))
+    found.risks += guests.risks(values, inventory.groups.get("guests", []))
     for host in inventory.groups.get("backup", []):
         _copies(host, values.get(host, {}), found)
     for host in inventory.groups.get("prometheus", []):
@@ -169,12 +177,18 @@ def _host(
                     derived.append(fault)
                 continue
             values[name] = value
-            if option.get("required") and value in ("", None):
+            if value is None and (empty := schema.nothing(name, option, host)):
+                faults.append(empty)
+                del values[name]
+            elif option.get("required") and value in ("", None):
                 faults.append(_missing(role, name, host))
             elif option:
                 faults += schema.check_value(name, option, value, host, role.is_secret(name))
             if own and role.holds_secret(name) and examples.within(value):
                 found.examples.add(name)
+    for role in (role for role in inventory.roles.values() if role.name not in roles):
+        blank = [name for name in role.options if name in raw and raw[name] is None]
+        faults += [empty for name in blank if (empty := schema.nothing(name, role.options[name], host))]
     faults += _open_mappings(values, host)
     found.faults += faults or derived
     return values

@@ -123,6 +123,20 @@ def unlike(values: Mapping[str, Any], known: Iterable[str], variable: str, host:
     return faults
 
 
+_NOTHING = {"list": "[] for none", "dict": "{} for none", "str": '"" for none', "path": '"" for none'}
+
+
+def nothing(name: str, option: Mapping[str, Any], host: str) -> Fault | None:
+    """A variable whose name is written without a value, which YAML reads as null and templates as a word."""
+    if option.get("required"):
+        return None
+    kind = str(option.get("type", "str"))
+    way_out = _NOTHING.get(kind, f"a value (type {kind})")
+    return Fault(
+        name, host, f"is written without a value; write {way_out}, or take the line out for the default"
+    )
+
+
 def check_value(name: str, option: dict[str, Any], value: Any, host: str, secret: bool) -> list[Fault]:
     """One value against its option. A secret is never shown."""
     # Defaults and presence are decided by the caller; the rest is core's own reading of the spec.
