@@ -96,7 +96,7 @@ def inspect(inventory: Inventory) -> Findings:
         values[host] = _host(inventory, host, raw, chosen, components, found)
     requirements = {host: have.get("platform_requirements") or {} for host, have in values.items()}
     found.faults += grouping.check_requirements(inventory.groups, requirements, chosen, inventory.known)
-    single = next(
+    single: list[str] = next(
         (have["platform_single_host"] for have in values.values() if "platform_single_host" in have), []
     )
     found.faults += grouping.check_single(inventory.groups, single, chosen)
