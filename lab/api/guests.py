@@ -192,6 +192,17 @@ def require_startable(request: Request, guest: Guest, refusal: str) -> None:
         raise die(refusal)
 
 
+def require_space(request: Request, storage: str) -> None:
+    """Whether volumes may be made on a storage, or grow there."""
+    request.cluster.access.require(request.who, f"/storage/{storage}", ["Datastore.AllocateSpace"])
+
+
+def require_space_of_clone(request: Request, source: Guest) -> None:
+    target = str(request.params.get("storage", ""))
+    for storage in {target} if target else {source.volume(disk).partition(":")[0] for disk in source.disks()}:
+        require_space(request, storage)
+
+
 def require_allocation(request: Request, vmid: int, pool: str) -> None:
     """Whether a guest of this id may be made, in the pool or anywhere."""
     cluster, who = request.cluster, request.who

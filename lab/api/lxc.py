@@ -21,6 +21,8 @@ from lab.api.guests import (
     pending_entries,
     require_allocation,
     require_keys,
+    require_space,
+    require_space_of_clone,
     require_unshared,
     rescanned,
     row,
@@ -85,6 +87,8 @@ _PRIVILEGE = {
     "VM.Config.Memory": {"memory", "swap"},
     "VM.Config.Network": {"hostname", "nameserver", "searchdomain"},
 }
+
+_NEW_VOLUME = re.compile(r"([a-zA-Z][\w.\-]*):(\d+(?:\.\d+)?)")
 
 
 def _is_volume(key: str) -> bool:
@@ -162,7 +166,10 @@ def _check_options(request: Request, guest: Guest | None, values: dict[str, Any]
         raise ParameterError(errors)
     if guest is None:
         return
-    for key in values:
+    for key, value in values.items():
+        new = _NEW_VOLUME.fullmatch(split_properties(str(value), "volume").get("volume", ""))
+        if new and _is_volume(key):
+            require_space(request, new[1])
         needed = next((name for name, keys in _PRIVILEGE.items() if key in keys), "VM.Config.Options")
         if _is_net(key):
             needed = "VM.Config.Network"
@@ -174,7 +181,7 @@ def _check_options(request: Request, guest: Guest | None, values: dict[str, Any]
 def _allocate(request: Request, guest: Guest, key: str, value: str) -> str:
     """`storage:GiB` becomes a volume with a name; anything else is kept."""
     disk = split_properties(value, "volume")
-    match = re.fullmatch(r"([a-zA-Z][\w.\-]*):(\d+(?:\.\d+)?)", disk.get("volume", ""))
+    match = _NEW_VOLUME.fullmatch(disk.get("volume", ""))
     if match is None:
         return value
     storage = require_storage(request, match[1], "rootdir")
@@ -320,6 +327,7 @@ def clone(request: Request) -> str:
     require_allocation(request, newid, pool)
     if params.get("storage"):
         require_storage(request, str(params["storage"]), "rootdir")
+    require_space_of_clone(request, source)
     linked = bool(source.config.get("template")) and not params.get("full")
     guest = Guest(newid, source.node, "lxc", {"lock": "create"}, base=source.vmid if linked else 0)
 
@@ -435,6 +443,7 @@ def resize(request: Request) -> str:
     with cluster.change(guest, request.params.get("digest")):
         if disk not in guest.config:
             raise die(f"disk '{disk}' does not exist")
+        require_space(request, guest.volume(disk).partition(":")[0])
         now = guest.disk_size(disk)
         wanted = parse_size(text.lstrip("+"))
         size = now + wanted if text.startswith("+") else wanted

@@ -24,6 +24,8 @@ from lab.api.guests import (
     pending_entries,
     require_allocation,
     require_keys,
+    require_space,
+    require_space_of_clone,
     require_unshared,
     row,
     spawn,
@@ -187,6 +189,9 @@ def _check_options(request: Request, guest: Guest | None, values: dict[str, Any]
         if "cloudinit" in str(value) or "media=cdrom" in str(value):
             needed = "VM.Config.CDROM"
         request.cluster.access.require(request.who, f"/vms/{guest.vmid}", [needed])
+        new = _NEW_VOLUME.fullmatch(split_properties(str(value), "file").get("file", ""))
+        if new and _DISK.fullmatch(key):
+            require_space(request, new[1])
         if key == "startup":
             # It changes what the node does.
             request.cluster.access.require(request.who, "/", ["Sys.Modify"])
@@ -306,7 +311,7 @@ def clone(request: Request) -> str:
     target = str(params.get("storage", ""))
     if target:
         require_storage(request, target, "images")
-        cluster.access.require(request.who, f"/storage/{target}", ["Datastore.AllocateSpace"])
+    require_space_of_clone(request, source)
     guest = Guest(newid, source.node, "qemu", {"lock": "clone"}, base=source.vmid if linked else 0)
 
     def fill() -> None:
@@ -469,6 +474,7 @@ def resize(request: Request) -> str:
     with cluster.change(guest, request.params.get("digest")):
         if not guest.disk_size(disk):
             raise die(f"disk '{disk}' does not exist")
+        require_space(request, guest.volume(disk).partition(":")[0])
 
     def work(task: Task) -> None:
         with cluster.change(guest):

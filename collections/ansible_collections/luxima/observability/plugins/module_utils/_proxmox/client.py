@@ -29,7 +29,7 @@ _UPID = re.compile(r"UPID:(?P<node>[^:]+):(?:[0-9A-Fa-f]+:){3}(?P<type>[^:\s]+):
 _EXISTS = re.compile(r"already exists|config file already exists", re.I)
 _DIGEST = re.compile(r"checksum mismatch|detected modified configuration", re.I)
 _LOCK = re.compile(
-    r"is locked|can't lock file|can't acquire lock|cfs-lock|got (lock request )?timeout|lock request timeout",
+    r"is locked|can't lock file|can't acquire lock|cfs-lock|got lock timeout|lock request timeout",
     re.I,
 )
 _POWER = re.compile(r"already running|not running|already at specified size", re.I)
@@ -236,6 +236,11 @@ class Client:
             return (Failed if self.settings.token_id else Expired)(
                 f"{self.settings.endpoint} refused {self.settings.identity} ({text}): check api_user and api_password, "
                 "or api_token_id and api_token_secret"
+            )
+        if status == 403 and "only allowed for root@pam" in text:
+            return Failed(
+                f"{subject}: the server says: {text}; that takes root@pam with a password, and no token will do: give api_user "
+                "root@pam and api_password without api_token_id, or leave it out"
             )
         if status == 403:
             return Failed(

@@ -19,6 +19,7 @@ from .model import NOUN, Guest, Plan, Want
 from .options import BESIDE, FAMILIES, TABLES, faults
 from .patience import Patience
 from .plan import plan
+from .privileges import lacking
 from .report import Report
 from .survey import NO_AGENT, Cluster, Stock, addresses, live_status, read, switching
 from .writer import DEADLINES, Outcome, Writer, locked
@@ -32,7 +33,16 @@ SETTLE = 60.0
 
 #: What a VM template that is still to be made will be like, as far as a prediction needs it.
 PROMISED = Guest(
-    0, "", "vm", "", template=True, config={"boot": "order=scsi0", "scsi0": "local:base-0-disk-0,size=1M"}
+    0,
+    "",
+    "vm",
+    "",
+    template=True,
+    config={
+        "boot": "order=scsi0",
+        "scsi0": "local:base-0-disk-0,size=1M",
+        "ide2": "local:vm-0-cloudinit,media=cdrom",
+    },
 )
 
 
@@ -309,7 +319,7 @@ class Engine:
         content = "rootdir" if want.kind == "lxc" else "images"
         volumes = [want.options.get("rootfs") or {}, *want.options.get("disks", [])]
         storages = dict.fromkeys(volume.get("storage") for volume in volumes if volume.get("storage"))
-        if want.kind == "lxc" and not volumes[0].get("storage"):
+        if want.kind == "lxc" and not want.cloned and not volumes[0].get("storage"):
             storages["local"] = None  # what the server takes for a root file system without one
         result = [stock.storage_fault(node, storage, content) for storage in storages if storage]
         result += [
@@ -325,23 +335,7 @@ class Engine:
     def _privilege_faults(self, case: _Case, stock: Stock) -> list[str]:
         """Privileges the plan needs and this identity lacks; asked of the server once."""
         planned = plan(case.want, case.have, case.source, self._reboot)
-        vmid = case.have.vmid if case.have else case.want.vmid
-        paths = [f"/vms/{vmid}" if vmid else "/vms"]
-        if case.want.options.get("pool"):
-            paths.append(f"/pool/{case.want.options['pool']}")
-        elif case.have and case.have.pool:
-            paths.append(f"/pool/{case.have.pool}")
-        faults = [
-            stock.privilege_fault(privilege, ["/"] if privilege.startswith("Sys.") else paths)
-            for privilege in sorted(planned.privileges)
-        ]
-        if case.have is None:
-            if case.source is not None:
-                faults.append(stock.privilege_fault("VM.Clone", [f"/vms/{case.source.vmid}"]))
-            storage = (case.want.options.get("rootfs") or {}).get("storage")
-            if storage:
-                faults.append(stock.privilege_fault("Datastore.AllocateSpace", [f"/storage/{storage}"]))
-        return faults
+        return list(lacking(stock, case.want, case.have, case.source, planned, self._settings.identity))
 
     def _number(self, cases: list[_Case], ids: Ids) -> None:
         """Ids for all new guests together, before the first is made."""
@@ -388,7 +382,7 @@ class Engine:
                 "seconds": outcome.seconds,
                 "changed": bool(outcome.actions),
             }
-            report.warnings += outcome.warnings
+            report.warnings += [f"{want.label}: {text}" for text in case.plan.warnings] + outcome.warnings
             if outcome.error:
                 report.failures.append(outcome.error)
             if outcome.actions:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from .disks import settled
+
 #: The API's word for a kind of guest.
 API_KIND = {"lxc": "lxc", "vm": "qemu"}
 #: What people call it, in messages.
@@ -60,6 +62,16 @@ class Guest:
     #: What waits for a reboot: key and the value that holds until then (None: there is none).
     pending: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def asleep(self) -> bool:
+        """Whether its memory lies on a disk: a start resumes it, and until then it takes no change."""
+        return self.lock == "suspended" and not self.running
+
+    @property
+    def layout(self) -> Mapping[str, Any]:
+        """``config`` with the volumes as they are."""
+        return settled(self.config, self.pending)
+
 
 @dataclass(frozen=True)
 class Change:
@@ -92,6 +104,13 @@ class Configure(Change):
     action, verb = "configured", "configure"
     values: Mapping[str, str | int] = field(default_factory=dict)
     delete: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Move(Change):
+    action, verb, deadline = "moved", "move a volume of", "clone"
+    disk: str = ""
+    storage: str = ""
 
 
 @dataclass(frozen=True)
@@ -158,6 +177,13 @@ class Plan:
     needs_reboot: bool = False
     refusals: tuple[str, ...] = ()
     privileges: frozenset[str] = frozenset()
+    #: What else is needed: storages to allocate on, bridges to use with the VLAN tag or none.
+    storages: frozenset[str] = frozenset()
+    bridges: frozenset[tuple[str, str]] = frozenset()
+    #: What nobody but root@pam with a password may do.
+    root_only: tuple[str, ...] = ()
+    #: What will not be as one may think, although nothing fails.
+    warnings: tuple[str, ...] = ()
 
     @property
     def actions(self) -> list[str]:

@@ -15,11 +15,11 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from .connection import connection_spec
+from .disks import boot_disk, detached, slot_faults, volume_of
 from .formats import (
     MAC,
     SSH_KEY,
     TAG,
-    VOLUME,
     canonical_address,
     canonical_gateway,
     format_nic,
@@ -57,6 +57,15 @@ class Item:
     #: New size in GiB of the existing volume ``key``.
     grow: float | None = None
     refusal: str = ""
+    #: A further privilege, which counts for the whole cluster.
+    also: str = ""
+    #: Storage that the existing volume ``key`` should lie on and does not, and why that is refused where nothing is moved.
+    move: str = ""
+    unmoved: str = ""
+
+    @property
+    def privileges(self) -> set[str]:
+        return {self.privilege, self.also} - {""}
 
     @property
     def differs(self) -> bool:
@@ -82,7 +91,9 @@ def _merge_features(option: Option, value: Any, config: Config, creating: bool) 
 
     wanted = {name: flag(raw) for name, raw in value.items()}
     before = {name: current.get(name, "0") for name in wanted}
-    merged = {name: raw for name, raw in {**current, **wanted}.items() if raw != "0"}
+    # What is as wanted stays as it is written: a respelled flag counts as a change of it.
+    changed = {name: raw for name, raw in wanted.items() if raw != before[name]}
+    merged = {name: raw for name, raw in {**current, **changed}.items() if name not in changed or raw != "0"}
     wire = format_properties(merged) or None
     return [Item(option.name, option.key, before, wanted, wire, option.effect, option.privilege)]
 
@@ -122,23 +133,62 @@ class Family:
 FAMILIES = (Family(4, "address", "gateway", "ip", "gw"), Family(6, "address6", "gateway6", "ip6", "gw6"))
 
 
+#: N of the last netN.
+HIGHEST_NIC = 31
+
+
 def _nic_indexes(
     value: list[dict[str, Any]], current: Mapping[int, Mapping[str, str]], kind: str
 ) -> list[int]:
-    """netN of each record: containers by interface name, VMs by position."""
+    """netN of each record: VMs by position, containers by interface name.
+
+    The first interface is where the guest has it: a VM without net0 has it elsewhere, and what follows comes
+    after it; a container's net0 is the first one of a record without a name, whatever it is called.
+    """
     if kind == "vm":
-        return list(range(len(value)))
+        present = sorted(current)
+        if not present or present[0] == 0:
+            return list(range(len(value)))
+        return [*present, *range(present[-1] + 1, present[-1] + 1 + len(value))][: len(value)]
     by_name = {properties.get("name", ""): index for index, properties in current.items()}
     names = [nic.get("name") or f"eth{position}" for position, nic in enumerate(value)]
     taken = set(current)
     result = []
-    for name in names:
+    for position, name in enumerate(names):
         index = by_name.get(name, -1)
+        free = 0 in current and current[0].get("name") not in names
+        if index < 0 and position == 0 and free and not value[0].get("name"):
+            index = 0
         if index < 0:
-            index = next(number for number in range(64) if number not in taken)
+            index = next(number for number in range(HIGHEST_NIC + 1) if number not in taken)
             taken.add(index)
         result.append(index)
     return result
+
+
+def _current_nics(config: Config, kind: str) -> dict[int, dict[str, str]]:
+    return {
+        int(key[3:]): parse_nic(str(raw), kind)
+        for key, raw in config.items()
+        if key.startswith("net") and key[3:].isdigit()
+    }
+
+
+def _doubled(record: Mapping[str, Any], described: set[int], config: Config, kind: str) -> str:
+    """Why a record gets no new interface: one of the guest that no record describes has its address."""
+    for other in sorted(_current_nics(config, kind).keys() - described):
+        text = config.get(f"net{other}" if kind == "lxc" else f"ipconfig{other}")
+        properties = parse_properties(str(text or ""))
+        for family in FAMILIES:
+            address = family.fixed(record)
+            if address and properties.get(family.ip, "").partition("/")[0] == address:
+                way_out = (
+                    "name it in the record"
+                    if kind == "lxc"
+                    else f"describe net{other} at its place in networks"
+                )
+                return f"net{other}, which no record describes, has the address {address}: {way_out}, or take it away"
+    return ""
 
 
 def _gathered(nic: Mapping[str, str], network: Mapping[str, str], fields: set[str]) -> dict[str, Any]:
@@ -164,11 +214,7 @@ def _lenient(canonical: Callable[[str, int], str], text: str, version: int) -> s
 
 def _networks(option: Option, value: Any, config: Config, kind: str) -> list[Item]:
     """Wanted keys are laid over the present ones, so the MAC and everything unmanaged stay."""
-    current = {
-        int(key[3:]): parse_nic(str(raw), kind)
-        for key, raw in config.items()
-        if key.startswith("net") and key[3:].isdigit()
-    }
+    current = _current_nics(config, kind)
     items = []
     for position, (record, index) in enumerate(zip(value, _nic_indexes(value, current, kind))):
         fields = {name for name in ("bridge", "vlan", "mac", "firewall") if record.get(name) is not None}
@@ -257,13 +303,6 @@ def _put(properties: dict[str, str], key: str, value: str) -> None:
         properties.pop(key, None)
 
 
-def boot_disk(config: Config) -> str:
-    """Key of the disk a VM starts from, empty when none is there."""
-    order = parse_properties(str(config.get("boot") or "")).get("order", "").split(";")
-    candidates = [key for key in [*order, "scsi0", "virtio0", "sata0", "ide0"] if VOLUME.fullmatch(key)]
-    return next((key for key in candidates if "media=cdrom" not in str(config.get(key, "media=cdrom"))), "")
-
-
 def _volume(option: Option, label: str, key: str, record: Mapping[str, Any], config: Config) -> Item:
     """A volume that exists is only ever grown; sending its creation form again would make a second one."""
     size, storage = float(record["size_gb"]), record.get("storage")
@@ -276,9 +315,10 @@ def _volume(option: Option, label: str, key: str, record: Mapping[str, Any], con
     present = config.get(key)
     if present is None:
         wire = f"{storage or 'local'}:{number(size)}" + (f",mp={path}" if path else "")
-        return Item(label, key, None, wanted, wire, option.effect, option.privilege)
+        refusal = _left_behind(label, key, detached(config, str(storage or "")))
+        return Item(label, key, None, wanted, wire, option.effect, option.privilege, refusal=refusal)
     properties = parse_properties(str(present), "volume")
-    lies = storage_of(properties.get("volume") or properties.get("file", ""))
+    lies = storage_of(volume_of(present))
     have_size = parse_size(properties["size"]) if "size" in properties else size
     before: dict[str, Any] = {"size_gb": number(round(have_size, 3))}
     if storage:
@@ -291,17 +331,41 @@ def _volume(option: Option, label: str, key: str, record: Mapping[str, Any], con
             f"{label} has {before['size_gb']} GB and the record says {wanted['size_gb']} GB; volumes grow and never "
             f"shrink: set size_gb to {before['size_gb']} or more, or make the guest anew"
         )
+    unmoved = ""
     if storage and before["storage"] != storage:
-        refusals.append(
+        unmoved = (
             f"{label} lies on storage {before['storage'] or str(present)!r} and the record says {storage!r}; volumes "
             "are not moved here: move it on the hypervisor, or correct storage"
         )
     moved = bool(path) and before["path"] != path
-    new_form = format_properties({**properties, "mp": path}, "volume") if moved else None
     grow = size if size - have_size > 0.001 else None
+    if grow is not None and "size" in properties:
+        properties["size"] = f"{number(grow)}G"
+    new_form = format_properties({**properties, "mp": path}, "volume") if moved else None
     after = {**wanted, "size_gb": before["size_gb"]} if grow is None and not refusals else wanted
-    effect = REBOOT if moved else LIVE
-    return Item(label, key, before, after, new_form, effect, option.privilege, grow, "; ".join(refusals))
+    return Item(
+        label,
+        key,
+        before,
+        after,
+        new_form,
+        REBOOT if moved else LIVE,
+        option.privilege,
+        grow,
+        "; ".join(refusals),
+        move=str(storage) if unmoved else "",
+        unmoved=unmoved,
+    )
+
+
+def _left_behind(label: str, key: str, volumes: list[str]) -> str:
+    """Why no new volume is made: an empty one would stand where the guest's own data was."""
+    if not volumes:
+        return ""
+    return (
+        f"{label} is not attached, and the guest has {', '.join(volumes)}, attached nowhere: attach that on the hypervisor "
+        f"as {key}, or remove it there if it is not needed, and run again"
+    )
 
 
 def _rootfs(option: Option, value: Any, config: Config, creating: bool) -> list[Item]:
@@ -310,9 +374,12 @@ def _rootfs(option: Option, value: Any, config: Config, creating: bool) -> list[
 
 def _vm_rootfs(option: Option, value: Any, config: Config, creating: bool) -> list[Item]:
     """The boot disk comes with the clone and is grown."""
-    key = boot_disk(config)
+    key, why = boot_disk(config)
     if not key:
-        refusal = "the template has no boot disk, so rootfs cannot be grown: choose another template"
+        refusal = (
+            f"rootfs is the disk that the VM starts from, and which one that is cannot be told: {why}; set the boot "
+            "order of the VM, or of the template, on the hypervisor"
+        )
         return [Item("rootfs", "scsi0", None, dict(value), None, refusal=refusal)]
     return [_volume(option, "rootfs", key, value, config)]
 
@@ -321,12 +388,50 @@ def _disks(option: Option, value: Any, config: Config, creating: bool) -> list[I
     return [_volume(option, f"disks.{record['slot']}", record["slot"], record, config) for record in value]
 
 
+def _vm_disks(option: Option, value: Any, config: Config, creating: bool) -> list[Item]:
+    boot = boot_disk(config)[0]
+    return [
+        replace(
+            item,
+            refusal=f"{item.label} is the disk that the VM starts from: give its size and storage in rootfs, and data "
+            "disks other slots",
+        )
+        if item.key == boot
+        else item
+        for item in _disks(option, value, config, creating)
+    ]
+
+
+def _vm_memory(option: Option, value: Any, config: Config, creating: bool) -> list[Item]:
+    """With the memory that ballooning leaves to the VM, which may not be more than all of it."""
+    items = _scalar(option, value, config, creating)
+    kept = int(config.get("balloon") or 0)
+    if kept > value:
+        items.append(Item("balloon_mb", "balloon", kept, value, value, LIVE, option.privilege))
+    return items
+
+
+def _new_nics_refused(option: Option, value: Any, config: Config, kind: str) -> list[Item]:
+    """Like :func:`_networks`, and no address twice in one guest."""
+    current = _current_nics(config, kind)
+    indexes = _nic_indexes(value, current, kind)
+    faults = {
+        f"net{index}": _doubled(record, set(indexes), config, kind)
+        for record, index in zip(value, indexes)
+        if index not in current
+    }
+    return [
+        replace(item, refusal=f"{item.label}: {faults[item.key]}") if faults.get(item.key) else item
+        for item in _networks(option, value, config, kind)
+    ]
+
+
 def _lxc_networks(option: Option, value: Any, config: Config, creating: bool) -> list[Item]:
-    return _networks(option, value, config, "lxc")
+    return _new_nics_refused(option, value, config, "lxc")
 
 
 def _vm_networks(option: Option, value: Any, config: Config, creating: bool) -> list[Item]:
-    return _networks(option, value, config, "vm")
+    return _new_nics_refused(option, value, config, "vm")
 
 
 def _integer(default: int | None = None) -> Codec:
@@ -339,6 +444,12 @@ TEXT = Codec(lambda raw: str(raw or ""), str, lambda value: value or None)
 #: Servers end a description with a newline of their own.
 PROSE = Codec(
     lambda raw: str(raw or "").rstrip("\n"), lambda value: value.rstrip("\n"), lambda value: value or None
+)
+#: Several names in one text: servers keep them with blanks between, however they were separated.
+NAMES = Codec(
+    lambda raw: " ".join(split_words(str(raw or ""))),
+    lambda value: " ".join(split_words(value)),
+    lambda value: value or None,
 )
 WORDS = Codec(lambda raw: split_words(str(raw or "")), list, lambda value: " ".join(value) or None)
 TAGS = Codec(
@@ -372,6 +483,8 @@ class Option:
     effect: str = LIVE
     privilege: str = "VM.Config.Options"
     expand: Callable[[Option, Any, Config, bool], list[Item]] = field(default=_scalar)
+    #: A further privilege, which counts for the whole cluster.
+    also: str = ""
 
 
 _NETWORK_SPEC: dict[str, Any] = {
@@ -426,7 +539,7 @@ LXC: tuple[Option, ...] = (
     Option("disks", "mp", _DISKS_SPEC, TEXT, LIVE, "VM.Config.Disk", _disks),
     Option("networks", "net", _NETWORK_SPEC, TEXT, LIVE, "VM.Config.Network", _lxc_networks),
     Option("nameservers", "nameserver", _LIST, WORDS, REBOOT, "VM.Config.Network"),
-    Option("searchdomain", "searchdomain", _STR, TEXT, REBOOT, "VM.Config.Network"),
+    Option("searchdomain", "searchdomain", _STR, NAMES, REBOOT, "VM.Config.Network"),
     Option("features", "features", {"type": "dict"}, TEXT, REBOOT, "VM.Allocate", _merge_features),
     Option("unprivileged", "unprivileged", _BOOL, BOOLEAN, FIXED, "VM.Allocate"),
     Option("ssh_public_keys", "ssh-public-keys", _KEYS, OPAQUE, CREATION, "VM.Allocate"),
@@ -436,15 +549,16 @@ LXC: tuple[Option, ...] = (
 VM: tuple[Option, ...] = (
     Option("name", "name", _STR, TEXT),
     Option("cores", "cores", _INT, _integer(1), REBOOT, "VM.Config.CPU"),
-    Option("memory_mb", "memory", _INT, VM_MEMORY, REBOOT, "VM.Config.Memory"),
+    Option("memory_mb", "memory", _INT, VM_MEMORY, REBOOT, "VM.Config.Memory", _vm_memory),
     Option("rootfs", "scsi0", _ROOTFS_SPEC, TEXT, LIVE, "VM.Config.Disk", _vm_rootfs),
-    Option("disks", "scsi", _DISKS_SPEC, TEXT, LIVE, "VM.Config.Disk", _disks),
+    Option("disks", "scsi", _DISKS_SPEC, TEXT, LIVE, "VM.Config.Disk", _vm_disks),
     Option("networks", "net", _NETWORK_SPEC, TEXT, LIVE, "VM.Config.Network", _vm_networks),
     Option("nameservers", "nameserver", _LIST, WORDS, REBOOT, "VM.Config.Cloudinit"),
-    Option("searchdomain", "searchdomain", _STR, TEXT, REBOOT, "VM.Config.Cloudinit"),
+    Option("searchdomain", "searchdomain", _STR, NAMES, REBOOT, "VM.Config.Cloudinit"),
     Option("user", "ciuser", _STR, TEXT, CREATION, "VM.Config.Cloudinit"),
     Option("ssh_public_keys", "sshkeys", _KEYS, SSH_KEYS, CREATION, "VM.Config.Cloudinit"),
-    *_SHARED,
+    # The start order of a VM changes what its node does.
+    *(replace(option, also="Sys.Modify") if option.name == "startup" else option for option in _SHARED),
 )
 
 #: Options that are not part of a configuration.
@@ -463,7 +577,7 @@ _DEVICES = (
 def expand(kind: str, wanted: Mapping[str, Any], config: Config, creating: bool) -> list[Item]:
     """Every managed value of a guest, in the order of the table."""
     return [
-        replace(item, effect=_hotplugged(item, config)) if kind == "vm" else item
+        replace(item, effect=_hotplugged(item, config), also=option.also) if kind == "vm" else item
         for option in TABLES[kind]
         if option.name in wanted and (creating or option.effect != CREATION)
         for item in option.expand(option, wanted[option.name], config, creating)
@@ -499,27 +613,56 @@ def faults(kind: str, options: Mapping[str, Any]) -> list[str]:
             found.append(f"{where}.mac: {nic['mac']!r} is not a MAC address")
         if not 0 <= (nic.get("vlan") or 0) <= 4094:
             found.append(f"{where}.vlan: {nic['vlan']} is not between 1 and 4094 (0: none)")
+    found += _name_faults(kind, options.get("networks", []))
     volumes = [("rootfs", options.get("rootfs"))]
     volumes += [(f"disks[{position}]", disk) for position, disk in enumerate(options.get("disks", []))]
     for label, volume in volumes:
         if volume and volume["size_gb"] <= 0:
             found.append(f"{label}.size_gb: {volume['size_gb']} is not a size")
-    for position, disk in enumerate(options.get("disks", [])):
-        prefixes = ("mp",) if kind == "lxc" else ("scsi", "virtio", "sata")
-        if disk["slot"].rstrip("0123456789") not in prefixes or not disk["slot"][-1].isdigit():
-            found.append(
-                f"disks[{position}].slot: {disk['slot']!r} is not one of {', '.join(p + 'N' for p in prefixes)}"
-            )
-        if kind == "lxc" and not (disk.get("path") or "").startswith("/"):
-            found.append(
-                f"disks[{position}].path: a container's disk needs an absolute path to be mounted at"
-            )
+    found += _disk_faults(kind, options.get("disks", []))
     found += [
         f"tags: {tag!r} may hold lower-case letters, digits and _ + . - only"
         for tag in options.get("tags", [])
         if not TAG.fullmatch(tag.lower())
     ]
     return found + _key_faults(options.get("ssh_public_keys", []))
+
+
+def _disk_faults(kind: str, disks: list[dict[str, Any]]) -> list[str]:
+    found = []
+    owners: dict[tuple[str, str], int] = {}
+    for position, disk in enumerate(disks):
+        where = f"disks[{position}]"
+        fault = slot_faults(kind, disk["slot"])
+        if fault:
+            found.append(f"{where}.slot: {fault}")
+        path = (disk.get("path") or "") if kind == "lxc" else ""
+        if kind == "lxc" and (not path.startswith("/") or ".." in path.split("/")):
+            found.append(f"{where}.path: a container's disk needs an absolute path to be mounted at")
+        for name, value in (("slot", disk["slot"]), ("path", path.rstrip("/"))):
+            if value and (name, value) in owners:
+                found.append(f"{where}.{name}: {value} is also that of disks[{owners[name, value]}]")
+            owners.setdefault((name, value), position)
+    return found
+
+
+def _name_faults(kind: str, nics: list[dict[str, Any]]) -> list[str]:
+    """Interfaces that would be one and the same."""
+    found = []
+    if len(nics) > HIGHEST_NIC + 1:
+        found.append(f"networks: {len(nics)} interfaces, and a guest has {HIGHEST_NIC + 1} at most")
+    owners: dict[tuple[str, str], int] = {}
+    for position, nic in enumerate(nics):
+        claims = {"mac": (nic.get("mac") or "").upper()}
+        if kind == "lxc":
+            claims["name"] = nic.get("name") or f"eth{position}"
+        for name, value in claims.items():
+            if value and (name, value) in owners:
+                found.append(
+                    f"networks[{position}].{name}: {value} is also that of networks[{owners[name, value]}]"
+                )
+            owners.setdefault((name, value), position)
+    return found
 
 
 def _address_faults(nic: Mapping[str, Any], family: Family, where: str) -> list[str]:

@@ -4,10 +4,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from .formats import VOLUME, number
+from .disks import HEARD_BY_CLOUD_INIT, bound, clone_storage, copied, data_volumes, unheard
+from .formats import VOLUME, number, parse_nic, storage_of
 from .model import (
     NOUN,
     Change,
@@ -20,6 +22,7 @@ from .model import (
     Guard,
     Guest,
     Join,
+    Move,
     Plan,
     Reboot,
     Start,
@@ -27,7 +30,10 @@ from .model import (
     Unguard,
     Want,
 )
-from .options import BESIDE, CREATION, REBOOT, TABLES, Item, boot_disk, expand
+from .options import BESIDE, CREATION, REBOOT, TABLES, Item, expand
+
+#: What a VM whose memory lies on a disk does not take.
+_CONFIGURING = (Configure, Move, Grow, Convert)
 
 
 def plan(
@@ -36,7 +42,7 @@ def plan(
     """The ordered changes that turn ``have`` (None: not there) into ``want``.
 
     ``source`` is the guest that is cloned. ``reboot`` is ``never`` or ``if_needed``. ``fresh``: a clone
-    of this very run, which still gets what is given at creation only.
+    of this very run, which still gets what is given at creation only, and its volumes where they belong.
     """
     if want.state == "absent":
         return _absent(want, have)
@@ -64,6 +70,8 @@ def _absent(want: Want, have: Guest | None) -> Plan:
             changes.append(Configure({"protection": 0}))
         else:
             refusals = ("protection is on: a guest is destroyed only when its record says protection: false",)
+        if have.asleep and not refusals:
+            refusals = (_sleeping("its protection cannot be taken away"),)
     if have.running:
         changes.append(Stop(hard=True))
     changes.append(Destroy())
@@ -87,7 +95,10 @@ def _create(want: Want) -> Plan:
     after = {label: value for label, value in _values(items, "after").items() if label != "ssh_public_keys"}
     if pool:
         after["pool"] = pool
-    privileges = {item.privilege for item in items if item.wire is not None} | {"VM.Allocate"}
+    needs = _needs(
+        [item for item in items if item.wire is not None], {}, want.options.get("unprivileged", True)
+    )
+    privileges = needs.pop("privileges") | {"VM.Allocate"}
     if want.state in ("started", "restarted"):
         changes.append(Start())
         privileges.add("VM.PowerMgmt")
@@ -95,7 +106,7 @@ def _create(want: Want) -> Plan:
         changes.append(Convert())
     after["state"] = _aim(want, False)
     _availability(want, None, changes, after, privileges)
-    return Plan(tuple(changes), {}, after, False, (), frozenset(privileges))
+    return Plan(tuple(changes), {}, after, privileges=frozenset(privileges), **needs)
 
 
 def _clone(want: Want, source: Guest | None, reboot: str) -> Plan:
@@ -105,28 +116,19 @@ def _clone(want: Want, source: Guest | None, reboot: str) -> Plan:
         return Plan(
             refusals=(f"there is no {noun} {want.template!r} to clone: correct template or clone_of",)
         )
-    if want.linked and not source.template:
-        return Plan(refusals=(f"{source.name} ({source.vmid}) is no template, so linked must be false",))
-    if want.kind == "lxc" and source.running:
-        return Plan(
-            refusals=(
-                f"container {source.name} ({source.vmid}) runs, so it cannot be cloned: stop it, or clone a template",
-            )
-        )
+    refusal = _uncloneable(want, source)
+    if refusal:
+        return Plan(refusals=(refusal,))
     name_key = "hostname" if want.kind == "lxc" else "name"
     params: dict[str, str | int] = {name_key: want.name, "full": int(not want.linked)}
-    rootfs = want.options.get("rootfs") or {}
-    if rootfs.get("storage") and not want.linked:
-        params["storage"] = rootfs["storage"]
+    # All volumes go to a storage that is named: where the root file system lies there already, none is.
+    storage = "" if want.linked else clone_storage(want.kind, source.config, want.options)
+    if storage:
+        params["storage"] = storage
     if want.options.get("pool"):
         params["pool"] = want.options["pool"]
-    config = {
-        key: value for key, value in source.config.items() if key not in ("template", "protection", "lock")
-    }
+    config = copied(want.kind, source.config, storage)
     config[name_key] = want.name
-    disk = "rootfs" if want.kind == "lxc" else boot_disk(config)
-    if disk and "storage" in params:
-        config[disk] = f"{rootfs['storage']}:{str(config[disk]).partition(':')[2]}"
     copy = replace(
         source,
         name=want.name,
@@ -138,12 +140,110 @@ def _clone(want: Want, source: Guest | None, reboot: str) -> Plan:
         ha="",
         pending={},
     )
-    # What only a creation can give, a container has from its source.
-    rest = _update(want, copy, reboot, want.kind == "vm")
-    first = Clone(source.vmid, source.node, params, str(rootfs.get("storage") or ""))
+    rest = _update(want, copy, reboot, fresh=True)
+    nics = {_bridge(value, want.kind) for key, value in config.items() if _is_nic(key)}
+    lost, why = unheard(config, want.options) if want.kind == "vm" else ([], "")
+    refusals, warnings = rest.refusals, rest.warnings
+    if lost and "drive" in why:
+        refusals += (
+            f"{source.name} ({source.vmid}), which it is cloned from, has {why}, so the VM would never get {', '.join(lost)} "
+            "of the record: add a cloud-init drive to it (Hardware, Add, CloudInit Drive), or leave them out",
+        )
+    elif lost:
+        warnings += (
+            f"{source.name} ({source.vmid}) has {why}: the VM does not get {', '.join(lost)} of the record",
+        )
     return replace(
-        rest, changes=(first, *rest.changes), before={}, privileges=rest.privileges | {"VM.Allocate"}
+        rest,
+        changes=(Clone(source.vmid, source.node, params, storage), *rest.changes),
+        before={},
+        refusals=refusals,
+        warnings=warnings,
+        privileges=rest.privileges | {"VM.Allocate"},
+        storages=rest.storages | (frozenset(data_volumes(config).values()) - {""}),
+        bridges=rest.bridges | nics,
     )
+
+
+def _uncloneable(want: Want, source: Guest) -> str:
+    """Why a source cannot be cloned; empty when it can."""
+    where = f"{source.name} ({source.vmid})"
+    if want.linked and not source.template:
+        return f"{where} is no template, so linked must be false"
+    if want.kind == "lxc" and source.running:
+        return f"container {where} runs, so it cannot be cloned: stop it, or clone a template"
+    if source.asleep:
+        return f"VM {where} is hibernated, so it cannot be cloned: resume and stop it, or clone a template"
+    folders = bound(source.config) if want.kind == "lxc" else []
+    if folders:
+        return (
+            f"container {where} has folders of its node mounted ({', '.join(folders)}), so it cannot be cloned: take them away, "
+            "or clone another"
+        )
+    return ""
+
+
+def _is_nic(key: str) -> bool:
+    return key.startswith("net") and key[3:].isdigit()
+
+
+def _bridge(value: Any, kind: str) -> tuple[str, str]:
+    """Bridge and VLAN tag of an interface."""
+    nic = parse_nic(str(value), kind)
+    return nic.get("bridge", ""), nic.get("tag", "")
+
+
+def _needs(
+    items: Iterable[Item], config: Mapping[str, Any], unprivileged: bool, kind: str = "lxc"
+) -> dict[str, Any]:
+    """What changes ask of whoever makes them: fields of a plan."""
+    privileges: set[str] = set()
+    storages: set[str] = set()
+    bridges: set[tuple[str, str]] = set()
+    root: list[str] = []
+    for item in items:
+        privileges |= item.privileges
+        if VOLUME.fullmatch(item.key) and item.before is None:
+            storages.add(storage_of(str(item.wire or "")))
+        elif VOLUME.fullmatch(item.key):
+            storages |= {
+                item.move,
+                storage_of(str(config.get(item.key, ""))) if item.grow is not None else "",
+            }
+        if _is_nic(item.key):
+            bridges |= {_bridge(value, kind) for value in (item.wire, config.get(item.key)) if value}
+        if item.key == "features" and item.differs:
+            flags = [name for name in item.after if item.after[name] != item.before[name]]
+            held = [name for name in flags if name != "nesting" or not unprivileged]
+            root += [
+                f"features.{name}{'' if unprivileged else ' of a privileged container'}" for name in held
+            ]
+    return {
+        "privileges": privileges,
+        "storages": frozenset(storages - {""}),
+        "bridges": frozenset(bridges - {("", "")}),
+        "root_only": tuple(sorted(root)),
+    }
+
+
+def _sleeping(what: str) -> str:
+    return f"it is hibernated, so {what}: set state to started, which resumes it, or stop it on the hypervisor, which loses its memory"
+
+
+def _resume(want: Want, have: Guest, reboot: str, fresh: bool) -> Plan:
+    """A VM whose memory lies on a disk runs again before anything else, or nothing of it is changed."""
+    if want.state in ("started", "restarted"):
+        rest = _update(want, replace(have, running=True, lock=""), reboot, fresh)
+        return replace(
+            rest,
+            changes=(Start(), *rest.changes),
+            before={**rest.before, "state": _power(have)},
+            privileges=rest.privileges | {"VM.PowerMgmt"},
+        )
+    rest = _update(want, replace(have, lock=""), reboot, fresh)
+    if any(isinstance(change, _CONFIGURING) for change in rest.changes):
+        return replace(rest, refusals=(*rest.refusals, _sleeping("it takes no changes")))
+    return rest
 
 
 def _update(want: Want, have: Guest, reboot: str, fresh: bool) -> Plan:
@@ -153,17 +253,34 @@ def _update(want: Want, have: Guest, reboot: str, fresh: bool) -> Plan:
                 f"{have.name} ({have.vmid}) is a template, which is never changed: choose another name or vmid",
             )
         )
-    items = expand(want.kind, _wanted(want), have.config, fresh or _half_made(have))
+    if have.asleep:
+        return _resume(want, have, reboot, fresh)
+    config = have.layout
+    creating = have.kind == "vm" and (fresh or _half_made(want, have))
+    items = expand(want.kind, _wanted(want), config, creating)
+    placed = (fresh or creating) and not want.linked
     differing = [item for item in items if item.differs or item.refusal]
     values = {item.key: item.wire for item in differing if item.wire is not None}
     delete = tuple(
-        item.key for item in differing if item.wire is None and item.grow is None and item.key in have.config
+        item.key
+        for item in differing
+        if item.wire is None and item.grow is None and not item.move and item.key in config
     )
-    privileges = {item.privilege for item in differing}
-    changes: list[Change] = []
+    needs = _needs(differing, config, str(config.get("unprivileged", "0")) == "1", want.kind)
+    privileges = needs.pop("privileges")
+    changes: list[Change] = [
+        Move(disk=item.key, storage=item.move) for item in differing if item.move and placed
+    ]
+    grown = {
+        item.key: Grow(disk=item.key, size_gb=number(item.grow))
+        for item in differing
+        if item.grow is not None
+    }
+    # A volume whose line changes, too, tells its size there: it is grown before, or the two would differ.
+    changes += [grow for key, grow in grown.items() if key in values]
     if values or delete:
         changes.append(Configure(values, delete))
-    changes += [Grow(disk=item.key, size_gb=number(item.grow)) for item in differing if item.grow is not None]
+    changes += [grow for key, grow in grown.items() if key not in values]
     before, after = _values(items, "before"), _values(items, "after")
     pool = want.options.get("pool")
     if pool:
@@ -195,6 +312,7 @@ def _update(want: Want, have: Guest, reboot: str, fresh: bool) -> Plan:
     before["state"] = _power(have)
     after["state"] = _aim(want, running)
     refusals = tuple(item.refusal for item in items if item.refusal)
+    refusals += tuple(item.unmoved for item in items if item.unmoved and not placed)
     if have.template and any(VOLUME.fullmatch(item.key) for item in differing):
         refusals += (f"{have.name} ({have.vmid}) is a template, whose volumes are never changed",)
     if want.state == "template" and not have.template:
@@ -203,7 +321,30 @@ def _update(want: Want, have: Guest, reboot: str, fresh: bool) -> Plan:
     _availability(want, have, changes, after, privileges)
     if "ha" in after:
         before["ha"] = bool(have.ha)
-    return Plan(tuple(changes), before, after, needs_reboot, refusals, frozenset(privileges))
+    return Plan(
+        tuple(changes),
+        before,
+        after,
+        needs_reboot,
+        refusals,
+        frozenset(privileges),
+        warnings=() if fresh else _unheard(have, differing, config),
+        **needs,
+    )
+
+
+def _unheard(have: Guest, differing: Iterable[Item], config: Mapping[str, Any]) -> tuple[str, ...]:
+    """A warning for what is only written down, because no cloud-init tells it to the VM."""
+    if have.kind != "vm":
+        return ()
+    changed = {item.label.partition(".")[0] for item in differing if item.privilege == "VM.Config.Cloudinit"}
+    every = {
+        name: [{"address": "/"}] if name == "networks" else name
+        for name in HEARD_BY_CLOUD_INIT
+        if name in changed
+    }
+    lost, why = unheard(config, every)
+    return (f"it has {why}: the VM does not get {', '.join(lost)} of the record",) if lost else ()
 
 
 def _availability(
@@ -224,15 +365,16 @@ def _availability(
         privileges.add("Sys.Console")
 
 
-def _half_made(have: Guest) -> bool:
+def _half_made(want: Want, have: Guest) -> bool:
     """Whether a VM is a clone that nobody configured or started yet: a run ended between the two."""
-    given = {option.key for option in TABLES["vm"] if option.effect == CREATION}
+    given = {option.name: option.key for option in TABLES["vm"] if option.effect == CREATION}
     plain = have.kind == "vm" and not have.running and not have.template
-    return plain and not given & set(have.config)
+    promised = any(want.options.get(name) for name in given)
+    return plain and promised and not set(given.values()) & set(have.config)
 
 
 def _managed_keys(want: Want, have: Guest) -> set[str]:
-    return {item.key for item in expand(want.kind, _wanted(want), have.config, False)}
+    return {item.key for item in expand(want.kind, _wanted(want), have.layout, False)}
 
 
 def _aim(want: Want, running: bool) -> str:

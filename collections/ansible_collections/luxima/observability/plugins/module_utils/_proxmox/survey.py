@@ -217,7 +217,8 @@ class Stock:
             str(row["node"]): row.get("status", "online") == "online" for row in rows
         }
         self._storages: dict[str, dict[str, Mapping[str, Any]]] = {}
-        self._bridges: dict[str, set[str]] = {}
+        # Kind of each by name: a virtual network belongs to a zone, every other one to that of the node.
+        self._bridges: dict[str, dict[str, str]] = {}
         self._volumes: dict[tuple[str, str, str], set[str]] = {}
         self._pools: set[str] | None = None
         self._permissions: dict[str, Mapping[str, Any]] | None = None
@@ -279,10 +280,23 @@ class Stock:
     def bridge_fault(self, node: str, bridge: str) -> str:
         if node not in self._bridges:
             rows = self._client.get(f"nodes/{node}/network", f"list the bridges of {node}", type="any_bridge")
-            self._bridges[node] = {str(row["iface"]) for row in rows}
+            self._bridges[node] = {str(row["iface"]): str(row.get("type") or "") for row in rows}
         if bridge in self._bridges[node]:
             return ""
         return f"bridge {bridge!r} is not on node {node}, or {self._identity} may not see it (it sees {_listing(self._bridges[node])})"
+
+    def bridge_privilege_fault(self, node: str, bridge: str, tag: str) -> str:
+        """Empty when a bridge may be used, with a VLAN tag or none. The zone of a virtual network is not asked for."""
+        tail = f"{bridge}/{tag}" if tag else bridge
+        fault = self.privilege_fault("SDN.Use", [f"/sdn/zones/localnetwork/{tail}"])
+        if not fault or not self.nodes.get(node) or self.bridge_fault(node, bridge):
+            return fault
+        if self._bridges[node][bridge] != "vnet":
+            return fault
+        zones = {path.split("/")[3] for path in self._permissions or {} if path.startswith("/sdn/zones/")}
+        return self.privilege_fault(
+            "SDN.Use", [f"/sdn/zones/{zone}/{tail}" for zone in sorted(zones) or ["<zone>"]]
+        )
 
     def pool_fault(self, pool: str) -> str:
         if self._pools is None:

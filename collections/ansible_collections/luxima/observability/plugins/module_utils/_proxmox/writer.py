@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 import time
 from collections import defaultdict
@@ -27,6 +28,7 @@ from .model import (
     Guard,
     Guest,
     Join,
+    Move,
     Plan,
     Reboot,
     Start,
@@ -43,6 +45,8 @@ from .survey import Cluster, read
 #: copies a disk under locks that wait one second only).
 CREATES_PER_STORAGE = 4
 CLONES_PER_TEMPLATE = 2
+#: What the server says of a guest that was asked to end and did not.
+_DEAF = re.compile(r"quit/powerdown failed|did not stop")
 #: How often one guest is planned anew before somebody else's changes are called a fight.
 ROUNDS = 12
 #: Seconds a request may still be under way after its reply was lost.
@@ -195,18 +199,29 @@ class _Course:
                         raise
                     clean = False
                     break
-                if isinstance(change, Clone):
+                if isinstance(change, Clone) or self._stale(change, current):
                     clean = False  # what the clone got, its MAC included, is read before it is configured
                     break
-            if want.state == "restarted" and {"rebooted", "started"} & set(outcome.actions):
+            if want.state == "restarted" and self._restarted():
                 want = replace(want, state="started")
             have = self._read(retry=unanswered)
-            current = plan(want, have, self._source, writer.reboot, fresh=self._made and want.kind == "vm")
+            current = plan(want, have, self._source, writer.reboot, fresh=self._made)
         else:
             raise Failed(
                 f"{want.label}: changed by someone else {ROUNDS} times while it was being changed: run again when that has ended"
             )
         outcome.have = have
+
+    @staticmethod
+    def _stale(change: Change, current: Plan) -> bool:
+        """Whether a configuration that is to be written has changed by what was just done, so that it is read again."""
+        later = current.changes[current.changes.index(change) + 1 :]
+        return isinstance(change, (Move, Grow, Start)) and any(isinstance(step, Configure) for step in later)
+
+    def _restarted(self) -> bool:
+        """Whether the guest has begun anew in this run; a VM that was hibernated goes on where it was."""
+        resumed = bool(self._outcome.have and self._outcome.have.asleep)
+        return "rebooted" in self._outcome.actions or ("started" in self._outcome.actions and not resumed)
 
     def _pause(self, conflict: Conflict, pauses: dict[str, int], patience: float) -> None:
         """Wait a little longer each time; raise when waiting has no end in sight."""
@@ -234,7 +249,7 @@ class _Course:
             if found is None:
                 self._made = False
                 return None
-            if not found.lock:
+            if not found.lock or found.asleep:
                 if not self._outcome.have and found.name != self._want.name and not self._named_ours(found):
                     # Someone else took the id while our request was on its way.
                     self._at = replace(self._at, vmid=0)
@@ -260,6 +275,7 @@ class _Course:
             Create: self._create,
             Clone: self._clone,
             Configure: self._configure,
+            Move: self._move,
             Grow: self._grow,
             Join: self._join,
             Guard: self._guard,
@@ -303,8 +319,15 @@ class _Course:
         except Conflict as conflict:
             if conflict.reason != "exists":
                 raise
-            if self._ours_after_all():
+            holder = self._holder()
+            if holder is not None and holder.name == self._want.name:
+                # The guest that has the id is the one an earlier, unanswered request made.
                 raise Conflict(str(conflict), "lost") from conflict
+            if self._want.vmid and holder is None:
+                raise Failed(
+                    f"{conflict}; no guest has the id {self._want.vmid}, so this is left of one that is gone: remove it on the "
+                    "hypervisor (its storage, Content), or choose another vmid"
+                ) from conflict
             if self._want.vmid:
                 raise Failed(
                     f"{conflict}; the record asks for this id: correct vmid, or remove that guest"
@@ -313,12 +336,10 @@ class _Course:
             raise
         self._made = True
 
-    def _ours_after_all(self) -> bool:
-        """Whether the guest that has the id is the one an earlier, unanswered request made."""
-        found = next(
-            (guest for guest in Cluster(self._writer.client).guests if guest.vmid == self._at.vmid), None
-        )
-        return found is not None and found.name == self._want.name
+    def _holder(self) -> Guest | None:
+        """The guest that has the id now."""
+        guests = Cluster(self._writer.client).guests
+        return next((guest for guest in guests if guest.vmid == self._at.vmid), None)
 
     def _create(self, change: Create, have: Guest | None) -> None:
         with self._writer.slots.held(("create", self._at.node, change.storage), CREATES_PER_STORAGE):
@@ -346,6 +367,11 @@ class _Course:
             data["digest"] = digest
         # The asynchronous form of a VM's call waits for hotplug and disks.
         self._send(change, "POST" if self._at.kind == "vm" else "PUT", f"{self._base()}/config", **data)
+
+    def _move(self, change: Move, have: Guest | None) -> None:
+        verb, disk = ("move_volume", "volume") if self._at.kind == "lxc" else ("move_disk", "disk")
+        path = f"{self._base()}/{verb}"
+        self._send(change, "POST", path, **{disk: change.disk, "storage": change.storage, "delete": 1})
 
     def _grow(self, change: Grow, have: Guest | None) -> None:
         self._send(change, "PUT", f"{self._base()}/resize", disk=change.disk, size=f"{change.size_gb}G")
@@ -385,7 +411,7 @@ class _Course:
         if isinstance(change, Start):
             kind = self._send(change, "POST", f"{base}/start")
         elif isinstance(change, Reboot):
-            kind = self._send(change, "POST", f"{base}/reboot", timeout=seconds)
+            kind = self._reboot(change, base, max(1, seconds * 2 // 3))
         elif change.hard:
             kind = self._send(change, "POST", f"{base}/stop")
         else:
@@ -396,6 +422,20 @@ class _Course:
             # The task was the request to the HA manager, which obeys when it next looks.
             aim = "running" if isinstance(change, Start) else "stopped"
             self._watch(change, "status/current", lambda found: found.get("status") == aim)
+
+    def _reboot(self, change: Reboot, base: str, seconds: int) -> str:
+        """A VM that does not end by itself in time is stopped and started: a reboot has no such switch."""
+        try:
+            return self._send(change, "POST", f"{base}/reboot", timeout=seconds)
+        except Failed as failed:
+            if not _DEAF.search(str(failed)):
+                raise
+        self._power(Stop(hard=True), None)
+        self._outcome.warnings.append(
+            f"{self._want.label}: did not obey for {seconds} s when asked to reboot, so it was stopped and started"
+        )
+        self._power(Start(), None)
+        return ""
 
     def _destroy(self, change: Destroy, have: Guest | None) -> None:
         self._send(change, "DELETE", self._base(), purge=1)

@@ -69,6 +69,8 @@ ROWS = [
     *row("lxc vm", {"searchdomain": "example.org"}, "searchdomain"),
     *row("lxc", {"features": {"nesting": True}}, "features"),
     *row("lxc", disk("mp0", 1, "/elsewhere"), "mp0"),
+    # Grown first: the line that waits tells the new size, and the volume has it.
+    *row("lxc", disk("mp0", 3, "/elsewhere"), "mp0", action="grown configured"),
     *row("vm", {"memory_mb": 4096, "tags": ["dev"], "cores": 1}, "memory", "cores"),
 ]
 
@@ -91,7 +93,7 @@ def effect(both: Site, number: int) -> None:
     predicted = both.ok(wanted, check=True)
     done = both.ok(wanted)
     assert foretold(done, row) == foretold(predicted, row)
-    assert outcome(done)["actions"] == [row.action]
+    assert outcome(done)["actions"] == row.action.split()
     assert outcome(done)["needs_reboot"] is bool(row.later)
     assert both.pending("one") == row.later
     assert both.power("one") == "running"

@@ -96,6 +96,19 @@ def expired(site: Site, kind: str, operation: Operation) -> None:
     site.server.faults.after(6, site.server.expire_tickets)
 
 
+def deaf(site: Site, kind: str, operation: Operation) -> None:
+    site.server.faults.switch("deaf", {"vmid": site.server.guest("one").vmid}, True)
+
+
+def ends(text: str, *types: str) -> Inject:
+    """Every task of these types ends with an error."""
+
+    def inject(site: Site, kind: str, operation: Operation) -> None:
+        site.server.faults.fail_task(text, types, 99)
+
+    return inject
+
+
 def slow(site: Site, kind: str, operation: Operation) -> None:
     site.server.faults.slow(0.4)
 
@@ -190,6 +203,15 @@ FAULTS = (
         "refused for lack of space",
         answers(500, "lvcreate failed: insufficient free space: quota exceeded", 99),
         error=("quota exceeded",),
+    ),
+    Fault("guest that ignores being switched off", deaf, ("stop", "reboot"), always=True, switch="deaf"),
+    Fault("volume left of a guest that is gone", switch("volume_left", 1), ("create",), switch="volume-left"),
+    Fault(
+        "start that fails",
+        ends("start failed: command '/usr/bin/kvm' failed: got timeout", "qmstart", "vzstart"),
+        ("create", "start"),
+        error=("start failed: command '/usr/bin/kvm' failed: got timeout",),
+        switch="task-error",
     ),
     Fault("ticket expired", expired, password=True, switch="expired-ticket"),
 )

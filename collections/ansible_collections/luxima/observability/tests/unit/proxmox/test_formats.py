@@ -320,6 +320,22 @@ ROWS = [
         (),
         ({"searchdomain": "example.net"}, {"searchdomain": None}),
     ),
+    Row(
+        "several searchdomains",
+        "lxc",
+        {"searchdomain": "a.example,b.example"},
+        {"searchdomain": r"a\.example b\.example"},
+        ({"searchdomain": "a.example,b.example"}, {"searchdomain": "a.example;b.example"}),
+        ({"searchdomain": "b.example a.example"}, {"searchdomain": "a.example"}),
+    ),
+    Row(
+        "several searchdomains",
+        "vm",
+        {"searchdomain": " a.example;  b.example"},
+        {"searchdomain": r"a\.example b\.example"},
+        ({"searchdomain": "a.example, b.example"},),
+        ({"searchdomain": "b.example a.example"}, {"searchdomain": "a.example"}),
+    ),
     *alike(
         "description",
         {"description": PROSE},
