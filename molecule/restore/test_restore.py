@@ -393,16 +393,17 @@ def loki_pair() -> dict[str, str]:
     return {"access": found["loki_s3_access_key"], "secret": secret}
 
 
-def test_secrets_of_every_kind_are_rotated_while_lines_are_written(data: Data, report: Report) -> None:
+def test_secrets_of_every_kind_are_rotated_while_lines_are_written(
+    data: Data, report: Report, tmp_path: Path
+) -> None:
     before = {"rows": data.rows(), "lines": data.lines(), "trace": data.trace(), "boards": data.boards()}
     minute, samples = data.minute, data.samples()
     held = Path(SITE.lab["lab_state_dir"]) / "secrets"
-    given = RECORDS / "given.json"
+    given = tmp_path / "given.json"
     given.write_text(json.dumps({file.name: file.read_text().strip() for file in held.iterdir()}))
     place = ("-e", f"platform_secrets_file={SECRETS}")
     # What was made elsewhere moves into the file as it is; nothing changes.
     play("playbooks/secrets.yml", *place, "-e", f"@{given}")
-    given.unlink()
     assert SITE.playbook("playbooks/deploy.yml").effects() == {}
     former, old_login, old_minio = loki_pair(), data.login, data.minio
     with lines_written() as count:
@@ -474,6 +475,9 @@ def test_a_key_of_stored_data_is_neither_replaced_nor_lost(data: Data) -> None:
         refused.output.split()
     )
     assert "was put back, is proven and serves" in refused.output
+    assert SITE.playbook("playbooks/deploy.yml", "--limit", "copies").effects() == {
+        ("copies", "minio"): "restarted"
+    }
     play("playbooks/backup.yml", "-e", "component=minio")
 
 
