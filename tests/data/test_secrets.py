@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -203,6 +204,22 @@ def test_every_example_in_use_is_warned_of_wherever_it_was_copied_to(name: str, 
     assert set(told[1].split(", ")) == set(clear)
 
 
+def test_an_example_in_another_form_and_a_public_password_are_warned_of(environment: Environment) -> None:
+    clear = write(environment)
+    key = base64.b64encode(
+        values(PROJECT / "inventories" / "staging" / SECRETS)["minio_kms_secret_key"].encode()
+    ).decode()
+    text = "".join(
+        vaulted(*pair)
+        for pair in clear.items()
+        if pair[0] not in ("minio_kms_secret_key", "loki_s3_secret_key")
+    )
+    public = vaulted("loki_s3_secret_key", "a value of ours", "example", VaultSecret(b"example"))
+    environment.file.write_text(text + vaulted("minio_kms_secret_key", f"objects:{key}") + public)
+    output = " ".join(environment.do(playbook="playbooks/validate.yml").split())
+    assert "example secrets are in use: loki_s3_secret_key, minio_kms_secret_key;" in output
+
+
 # -- kept and rotated
 
 
@@ -367,6 +384,23 @@ def test_a_value_that_is_looked_up_is_rotated_where_it_is_kept(environment: Envi
     )
     environment.do("-e", "platform_secrets_replace=true")
     assert text in environment.file.read_text()
+
+
+def test_the_file_is_in_the_folder_of_the_first_source(environment: Environment) -> None:
+    write(environment)
+    environment.do(
+        "-e",
+        "platform_secrets_rotate=loki_s3_secret_key",
+        "-i",
+        str(environment.home),
+        inventory=str(environment.home / "00-platform.yml"),
+    )
+    assert len(environment.former()) == 1
+    place = environment.home / "no" / "such" / "folder" / "group_vars" / "all" / "secrets.yml"
+    code, output = environment.play("-e", f"platform_secrets_file={place}")
+    assert code == 2
+    assert "name the file of secrets with -e platform_secrets_file" in " ".join(output.split())
+    assert not (environment.home / "no").exists()
 
 
 def test_a_broken_file_is_named_and_not_touched(environment: Environment) -> None:

@@ -54,9 +54,9 @@ class ActionModule(ActionBase):
 
     def _run(self, args: Mapping[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         path = Path(args["path"])
-        if path.parent != path and any(parent.is_file() for parent in path.parents):
+        if not any(folder.is_dir() for folder in path.parents[:3]) or any(map(Path.is_file, path.parents)):
             raise FileError(
-                f"{path} is below a file; name the file of secrets with -e platform_secrets_file=<path>"
+                f"{path}: there is no such folder; name the file of secrets with -e platform_secrets_file=<path>"
             )
         known = self._declared()
         file = SecretsFile(path, Identities(list(VaultSecretsContext.current().secrets)))

@@ -4,9 +4,13 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import hashlib
 from collections.abc import Mapping
 from typing import Any
+
+from ansible.parsing.vault import VaultHelper
 
 #: The vault identity whose password is public.
 IDENTITY = "example"
@@ -47,8 +51,13 @@ DIGESTS = frozenset(
 
 
 def is_example(value: str) -> bool:
-    """Whether everybody knows this secret."""
-    return value.startswith(PREFIX) or hashlib.sha256(value.encode()).hexdigest() in DIGESTS
+    """Whether everybody knows this secret; of a key that is written as `<name>:<base64>`, also the decoded one."""
+    forms = [value]
+    with contextlib.suppress(ValueError):
+        forms.append(base64.b64decode(value.rpartition(":")[2], validate=True).decode())
+    return any(
+        form.startswith(PREFIX) or hashlib.sha256(form.encode()).hexdigest() in DIGESTS for form in forms
+    )
 
 
 def within(value: Any) -> bool:
@@ -58,3 +67,9 @@ def within(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
         return any(map(within, value))
     return isinstance(value, str) and is_example(value)
+
+
+def opened_by_all(raw: Any) -> bool:
+    """Whether a variable, as the inventory has it, is encrypted with the identity whose password is public."""
+    ciphertext = VaultHelper.get_ciphertext(raw, with_tags=False)
+    return bool(ciphertext) and ciphertext.partition("\n")[0].endswith(f";{IDENTITY}")

@@ -200,7 +200,11 @@ def _host(
                 faults.append(_missing(role, name, host))
             elif option:
                 faults += schema.check_value(name, option, value, host, role.is_secret(name))
-            if own and role.holds_secret(name) and examples.within(value):
+            if (
+                own
+                and role.holds_secret(name)
+                and (examples.within(value) or examples.opened_by_all(variables[name]))
+            ):
                 found.examples.add(name)
     for role in (role for role in inventory.roles.values() if role.name not in roles):
         blank = [name for name in role.options if name in raw and raw[name] is None]
