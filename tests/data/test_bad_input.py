@@ -354,10 +354,10 @@ CASES = [
     ),
     Case(
         "a flag twice",
-        append(ALL, "alertmanager_arguments: [--web.route-prefix=/x]\n"),
-        "alertmanager_arguments",
-        "stg-obs1",
-        "--web.route-prefix is given by the role",
+        append(ALL, "node_exporter_arguments: ['--web.listen-address=:1']\n"),
+        "node_exporter_arguments",
+        "stg-app1",
+        "--web.listen-address is given by the role",
     ),
     Case(
         "memory in another spelling",
@@ -368,10 +368,10 @@ CASES = [
     ),
     Case(
         "days where hours are read",
-        append(ALL, "alertmanager_data_retention: 5d\n"),
-        "alertmanager_data_retention",
-        "stg-obs1",
-        "write 120h",
+        append(ALL, "promtail_journal_max_age: 2d\n"),
+        "promtail_journal_max_age",
+        "stg-app1",
+        "write 48h",
     ),
     Case(
         "a short password",
@@ -382,7 +382,7 @@ CASES = [
     ),
     Case(
         "a probe of no module",
-        append(ALL, "platform_probes: [{url: 'https://x.example', module: http_3xx}]\n"),
+        host_vars("stg-obs1", "platform_probes: [{url: 'https://x.example', module: http_3xx}]\n"),
         "platform_probes[0]",
         "stg-obs1",
         "no blackbox exporter has a module 'http_3xx'",
@@ -432,7 +432,6 @@ OTHERS = (
     "missing secret",
     "a secret file that nobody writes",
     "rules of the platform are replaced",
-    "a period beside the policy",
     "a port beside its variable",
     "everybody's own address",
 )
@@ -844,7 +843,7 @@ def test_a_bound_of_queries_below_the_policy_is_a_warning(tmp_path: Path) -> Non
         ("loki_tenant_limits: {fake: {retention_period: 24h}}", "write platform_retention_tenants.fake"),
         (
             "loki_config: {schema_config: {+configs: {from: x}}}",
-            "loki_config.schema_config.+configs: adds to a list",
+            "loki_config.schema_config.+configs + adds the items",
         ),
     ],
 )

@@ -15,10 +15,7 @@ def patched(base: Mapping[str, Any], patch: Mapping[str, Any], variable: str = "
     """A configuration with an inventory's part over it, see patched.yml. Raises AnsibleFilterError naming the key."""
     if not isinstance(patch, Mapping):
         raise AnsibleFilterError(f"{variable or 'the patch'}: must be a mapping, not {type(patch).__name__}")
-    try:
-        return overlay.merged(base, patch, variable)
-    except overlay.OverlayError as error:
-        raise AnsibleFilterError(str(error)) from error
+    return overlay.merged(base, patch)
 
 
 class FilterModule:

@@ -20,30 +20,24 @@ _NAME = re.compile(r"(?<![\w.])_{0,2}[a-z][a-z0-9]*(?:_[a-z0-9]+)+\b")
 _FACT = re.compile(r"\w+_(?:port|path|auth_enabled|multitenancy_enabled)|platform_retention\w*")
 
 
-class OverlayError(ValueError):
-    """A patch that does not fit; the message names the key and the way out."""
-
-
-def merged(base: Mapping[str, Any], patch: Mapping[str, Any], variable: str = "") -> dict[str, Any]:
-    """The configuration with the patch over it. `variable` is what the patch is called in messages."""
+def merged(base: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration with the patch over it. What `+` cannot be done for stays as it is written; `faults` tells of it."""
     found: dict[str, Any] = dict(base)
     for key, value in patch.items():
-        where = f"{variable}.{key}" if variable else str(key)
-        if isinstance(key, str) and key.startswith(ADD):
-            found[key[len(ADD) :]] = _added(found.get(key[len(ADD) :], []), value, where)
+        plain = _plain(key)
+        if plain and isinstance(value, list) and isinstance(found.get(plain, []), list):
+            found[plain] = [*found.get(plain, []), *value]
         elif isinstance(value, Mapping):
             have = found.get(key)
-            found[key] = merged(have if isinstance(have, Mapping) else {}, value, where)
+            found[key] = merged(have if isinstance(have, Mapping) else {}, value)
         else:
             found[key] = value
     return found
 
 
-def _added(have: Any, more: Any, where: str) -> list[Any]:
-    if not isinstance(have, list) or not isinstance(more, list):
-        kind = "the patch has" if isinstance(have, list) else "the role has there"
-        raise OverlayError(f"{where}: adds to a list, but what {kind} is none; write the key without {ADD}")
-    return [*have, *more]
+def _plain(key: Any) -> str:
+    """The key that `+key` adds to; empty for any other."""
+    return key[len(ADD) :] if isinstance(key, str) and key.startswith(ADD) else ""
 
 
 def faults(
@@ -55,13 +49,23 @@ def faults(
     """
     for key, value in patch.items():
         where = f"{variable}.{key}"
-        have = base.get(key)
-        if isinstance(have, Mapping) and isinstance(value, Mapping):
+        have = base.get(_plain(key) or key)
+        if _plain(key):
+            if not isinstance(value, list) or not (have is None or isinstance(have, list) or _built(have)):
+                yield (
+                    where,
+                    f"{ADD} adds the items of a list to a list, and here is none; write the key without it",
+                )
+        elif isinstance(have, Mapping) and isinstance(value, Mapping):
             yield from faults(where, have, value, defined)
-        elif isinstance(have, str) and _TEMPLATE.search(have):
-            told = _replaced(key, value, sources(have, defined))
+        elif _built(have):
+            told = _replaced(key, value, sources(str(have), defined))
             if told:
                 yield where, told
+
+
+def _built(have: Any) -> bool:
+    return isinstance(have, str) and bool(_TEMPLATE.search(have))
 
 
 def _replaced(key: str, value: Any, names: list[str]) -> str:

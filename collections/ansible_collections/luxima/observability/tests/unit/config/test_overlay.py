@@ -50,8 +50,13 @@ def test_merged(patch: dict[str, Any], result: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("patch", [{"+a": [1]}, {"+d": {"x": 1}}, {"a": {"+b": [1]}}])
 def test_what_is_no_list_is_not_added_to(patch: dict[str, Any]) -> None:
-    with pytest.raises(overlay.OverlayError, match=r"x_config\.(a\.)?\+[abd]: adds to a list"):
-        overlay.merged({"a": {"b": 1}, "d": [2]}, patch, "x_config")
+    base = {"a": {"b": 1}, "d": [2]}
+    ((_, told),) = overlay.faults("x_config", base, patch, {})
+    assert "adds the items of a list to a list" in told
+    # Nothing that the role has is lost, and the server is shown what was meant.
+    done = overlay.merged(base, patch)
+    assert done["d"] == [2]
+    assert done["a"]["b"] == 1
 
 
 @pytest.mark.parametrize(
