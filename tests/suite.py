@@ -134,11 +134,11 @@ STEPS = (
         at_once=AT_ONCE,
     ),
     Step("lab", (("pytest", "tests/lab", "-m", "lab"),), 60),
-    Step("render", (("pytest", "tests/render"),), 120),
+    Step("render", (("pytest", "tests/render"),), 180),
     Step("logs", (("pytest", "tests/logs"),), 90),
     # Its servers wait for their own intervals.
     Step("retention", (("pytest", "tests/retention"),), 300, beside="newest"),
-    Step("backup", (("pytest", "tests/backup"),), 120, beside="unit"),
+    Step("backup", (("pytest", "tests/backup", "tests/grafana"),), 200, beside="unit"),
     # The set-up first, alone: the others find it done.
     Step("newest-setup", (NEWEST,), 60),
     Step(
@@ -156,7 +156,7 @@ STEPS = (
     Step("scenario-guests", (molecule("guests"),), 180),
     Step("scenario-retention", (molecule("retention"),), 180),
     Step("scenario-production_cut", (molecule("production_cut"),), 240),
-    Step("scenario-day2", (molecule("day2"),), 240),
+    Step("scenario-day2", (molecule("day2"),), 330),
     Step("scenario-faults", (molecule("faults"),), 180),
     Step("scenario-fleet", (molecule("fleet"),), 180, long=True),
     Step("scenario-component", (molecule("component"),), 1200, long=True),

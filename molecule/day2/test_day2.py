@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
-import contextlib
+import http.server
 import itertools
 import json
 import re
 import shutil
+import threading
 import time
-import urllib.error
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,9 @@ class Team:
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        self.site = Platform(LAB / "00-platform.yml", LAB / "10-instance", home / "hosts.yml")
+        self.site = Platform(
+            LAB / "00-platform.yml", LAB / "10-instance", home / "hosts.yml", LAB / "zz-running.yml"
+        )
         self.obs, self.agent1 = self.site.address(11), self.site.address(21)
         self.prometheus = f"http://{self.obs}:9090"
         self.loki = f"http://{self.obs}:3100"
@@ -119,6 +121,92 @@ def test_nothing_to_do_at_the_start(team: Team) -> None:
     team.change({})
 
 
+def test_the_first_roll_out_called_nothing_down(team: Team) -> None:
+    """Prometheus knew its targets before they were deployed; not one was so much as pending."""
+    alerts = get(
+        f"{team.prometheus}/api/v1/query", query='count_over_time(ALERTS{alertname="TargetDown"}[1h])'
+    )
+    assert alerts["data"]["result"] == []
+    down = get(f"{team.prometheus}/api/v1/query", query="min_over_time(up[1h]) == 0")["data"]["result"]
+    assert {row["metric"]["job"] for row in down} & set(AGENTS), "no target was ever down: nothing was proven"
+
+
+class Receiver:
+    """Takes notifications on the controller's address."""
+
+    def __init__(self, address: str) -> None:
+        self.taken: list[tuple[str, str]] = []
+        taken = self.taken
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                taken.append((self.path, body["commonLabels"].get("alertname", "")))
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, *_words: Any) -> None:
+                pass
+
+        self.server = http.server.ThreadingHTTPServer((address, 0), Handler)
+        self.url = f"http://{address}:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+def test_monday_a_receiver_as_the_readme_names_it(team: Team) -> None:
+    receiver = Receiver(team.site.address(1))
+    tell = ("playbooks/verify.yml", "--tags", "alertmanager", "-e", "platform_verify=active")
+    tell += ("-e", "platform_verify_receivers=true")
+    config = {"route": {"receiver": "chat"}}
+    config["receivers"] = [{"name": "chat", "webhook_configs": [{"url_file": "secrets/chat"}]}]
+    try:
+        # The second secret is a reload: a process that works in the folder of its start would read the first.
+        for path in ("/first", "/second"):
+            team.edit(alertmanager_secret_files={"chat": receiver.url + path}, alertmanager_config=config)
+            team.change({("obs", "alertmanager"): "reloaded"})
+            assert "delivered to chat (webhook)" in team.run(*tell).output
+            assert (path, "PlatformVerify") in receiver.taken
+        team.edit(alertmanager_secret_files={"chat": "http://127.0.0.1:1/"})
+        team.change({("obs", "alertmanager"): "reloaded"})
+        failed = team.site.playbook(*tell, "-e", "platform_verify_deadline=8", records=RECORDS / "changes")
+        assert failed.code != 0
+        assert "receiver chat: webhook did not take the message" in failed.output
+        failing = 'alertmanager_notifications_failed_total{receiver_name="chat"}'
+        assert until(lambda: get(f"{team.prometheus}/api/v1/query", query=failing)["data"]["result"], 30)
+    finally:
+        receiver.server.shutdown()
+    team.edit(alertmanager_secret_files=None, alertmanager_config=None)
+    team.change({("obs", "alertmanager"): "reloaded"})
+
+
+def test_monday_every_tag_alone_is_verified(team: Team) -> None:
+    for tag in [*SERVERS]:
+        team.run("playbooks/verify.yml", "--tags", tag, "-e", "platform_verify=active")
+
+
+def grafana(team: Team, path: str, login: str = "admin") -> Any:
+    secret = Path(team.site.lab["lab_state_dir"]) / "secrets" / "grafana_admin_password"
+    key = base64.b64encode(f"{login}:{secret.read_text().strip()}".encode()).decode()
+    return get(f"http://{team.obs}:3000{path}", headers={"Authorization": f"Basic {key}"})
+
+
+def test_tuesday_who_administers_grafana_and_a_data_source(team: Team) -> None:
+    source = {
+        "name": "Orders",
+        "type": "prometheus",
+        "uid": "orders",
+        "url": "http://127.0.0.1:9090",
+        "access": "proxy",
+    }
+    team.edit(grafana_admin_user="boss", grafana_datasources=[source])
+    team.change({("obs", "grafana"): "restarted"}, predict=True)
+    assert grafana(team, "/api/datasources/uid/orders", "boss")["readOnly"] is True
+    team.edit(grafana_admin_user=None, grafana_datasources=None)
+    team.change({("obs", "grafana"): "restarted"}, predict=True)
+    assert "Orders" not in {one["name"] for one in grafana(team, "/api/datasources")}
+    team.run("playbooks/verify.yml", "--tags", "grafana", "-e", "platform_verify=active")
+
+
 def test_monday_retention_of_metrics(team: Team) -> None:
     team.edit(platform_retention_overrides={"metrics": {"period": "9d"}})
     team.change({("obs", "prometheus"): "reloaded"}, predict=True)
@@ -142,8 +230,8 @@ def test_tuesday_a_scrape_target_comes_and_goes(team: Team) -> None:
 
 def test_wednesday_a_threshold(team: Team) -> None:
     team.edit(platform_thresholds={"disk_free_ratio_warning": 0.125})
-    # The panel that draws the threshold changes with the rule; Grafana sees its file by itself.
-    team.change({("obs", "prometheus"): "reloaded", ("obs", "grafana"): "staged"})
+    # The panel that draws the threshold changes with the rule.
+    team.change({("obs", "prometheus"): "reloaded", ("obs", "grafana"): "reloaded"})
     assert "0.125" in json.dumps(get(f"{team.prometheus}/api/v1/rules"))
 
 
@@ -163,23 +251,22 @@ def test_wednesday_a_dashboard(team: Team) -> None:
     for title in ("Orders", "Orders and payments"):
         board = {"uid": "day2", "title": title, "panels": [], "schemaVersion": 36}
         team.edit(grafana_dashboards={"orders": json.dumps(board)})
-        # The first one declares the file, the second changes it; the server sees both by itself.
-        done = team.change({("obs", "grafana"): "staged"}, predict=title == "Orders")
-        assert done.actions() == {("obs", "grafana"): ["staged", "validated"]}
-    password = (
-        (Path(team.site.lab["lab_state_dir"]) / "secrets" / "grafana_admin_password").read_text().strip()
+        # The first one declares the file, the second changes it; both are there when the run ends.
+        team.change({("obs", "grafana"): "reloaded"}, predict=title == "Orders")
+        assert grafana(team, "/api/dashboards/uid/day2")["dashboard"]["title"] == title
+        listed = {board["uid"] for board in grafana(team, "/api/search?type=dash-db")}
+        assert listed >= {"day2", "system-overview"}
+    board = {"uid": "system-overview", "title": "Mine", "panels": []}
+    team.edit(grafana_dashboards={"orders": json.dumps(board)})
+    refused = team.site.playbook(DEPLOY, records=RECORDS / "changes")
+    assert refused.code != 0
+    assert (
+        "grafana_dashboards.orders.uid: system-overview is the uid of a dashboard of this role"
+        in " ".join(refused.output.split())
     )
-    key = base64.b64encode(f"admin:{password}".encode()).decode()
-
-    login = {"Authorization": f"Basic {key}"}
-
-    def title_shown() -> str:
-        with contextlib.suppress(urllib.error.HTTPError):
-            answer = get(f"http://{team.obs}:3000/api/dashboards/uid/day2", headers=login)
-            return answer["dashboard"]["title"]
-        return ""
-
-    assert until(lambda: title_shown() == "Orders and payments", 45)
+    team.edit(grafana_dashboards=None)
+    team.change({("obs", "grafana"): "reloaded"})
+    assert "day2" not in {board["uid"] for board in grafana(team, "/api/search?type=dash-db")}
 
 
 def test_thursday_the_log_pipeline(team: Team) -> None:
@@ -267,14 +354,16 @@ def test_friday_a_host_comes(team: Team) -> None:
 
 def test_friday_a_host_goes(team: Team) -> None:
     hosts = team.hosts()
+    # Its groups stay as they are.
     hosts["guests"]["hosts"]["agent2"]["guest_state"] = "absent"
-    for group in AGENTS:
-        del hosts[group]["hosts"]["agent2"]
     team.write_hosts(hosts)
     words = ("playbooks/validate.yml", "playbooks/provision.yml", DEPLOY)
     done = team.change({("obs", "prometheus"): "staged"}, *words)
     assert next(row["task"] for row in done.rows if row["changed"]).endswith("Guests")
+    team.run("playbooks/verify.yml")
     del hosts["guests"]["hosts"]["agent2"]
+    for group in AGENTS:
+        del hosts[group]["hosts"]["agent2"]
     team.write_hosts(hosts)
     assert not [row for row in team.run(*words).rows if row["changed"]]
     assert until(lambda: not any(team.site.address(22) in url for url in targets(team, "node_exporter")))
@@ -306,7 +395,7 @@ def test_no_sample_was_missed(team: Team) -> None:
         for labels, values in series
     }
     # Restarted on purpose, twice each.
-    restarted = {("loki", "obs"), ("node_exporter", "obs"), ("node_exporter", "agent1")}
+    restarted = {("loki", "obs"), ("grafana", "obs"), ("node_exporter", "obs"), ("node_exporter", "agent1")}
     assert {key for key, count in down.items() if count} <= restarted
     assert all(count <= 2 for key, count in down.items() if key[0] == "node_exporter")
 
@@ -315,7 +404,9 @@ def test_saturday_a_component_leaves_a_host(team: Team) -> None:
     hosts = team.hosts()
     del hosts["node_exporter"]["hosts"]["agent1"]
     team.write_hosts(hosts)
-    team.change({("obs", "prometheus"): "staged"})
+    told = "agent1: node_exporter is installed, and the host is not in that group; playbooks/remove.yml takes it off"
+    assert told in team.change({("obs", "prometheus"): "staged"}).output
+    assert told in team.change({}, DEPLOY, "--tags", "promtail").output
     predicted = team.run("playbooks/remove.yml", "--check").actions()
     assert team.processes()["agent1", "node_exporter"] != "0"
     done = team.run("playbooks/remove.yml")
@@ -327,6 +418,7 @@ def test_saturday_a_component_leaves_a_host(team: Team) -> None:
     )
     assert left == "/var/lib/node_exporter/textfile"
     assert team.run("playbooks/remove.yml").actions() == {}
+    assert told not in team.run(DEPLOY).output
     refused = team.site.playbook("playbooks/remove.yml", "-e", "purge=true", records=RECORDS / "changes")
     assert refused.code != 0
     assert "-e component=<name>" in refused.output

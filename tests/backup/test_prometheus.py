@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import subprocess
+import threading
 import time
 import urllib.parse
 import urllib.request
@@ -138,3 +140,84 @@ def test_blocks_are_copied_while_the_interface_that_deletes_series_is_closed(
     finally:
         first.process.stop()
         second.process.stop()
+
+
+def test_a_young_server_has_no_block_and_the_copy_says_that_it_holds_nothing(
+    programs: Path, guest: Guest, tmp_path: Path
+) -> None:
+    server = Server(artifact("prometheus", programs), tmp_path / "young")
+    server.process.start()
+    try:
+        target = {"directory": str(tmp_path / "copies")}
+        guest.add("prometheus", server.source(False), target)
+        told = guest.do("run", "prometheus")
+        assert (told["files"], told["size"]) == (0, 0)
+        assert "holds NOTHING: Prometheus has written no block yet" in told["note"]
+        assert guest.metrics("prometheus")["size_bytes"] == 0
+    finally:
+        server.process.stop()
+
+
+def test_a_copy_of_nothing_of_a_server_with_blocks_is_a_fault(
+    programs: Path, guest: Guest, tmp_path: Path
+) -> None:
+    server = Server(artifact("prometheus", programs), tmp_path / "server")
+    fill(artifact("promtool", programs), tmp_path, server.data)
+    server.process.start()
+    try:
+        elsewhere = tmp_path / "elsewhere"
+        elsewhere.mkdir()
+        target = {"directory": str(tmp_path / "copies")}
+        guest.add("prometheus", {**server.source(False), "data_dir": str(elsewhere)}, target)
+        said = guest.refused("run", "prometheus")
+        assert f"no block was found in {elsewhere}" in said
+        assert "prometheus_data_dir" in said
+        assert guest.metrics("prometheus")["last_run_success"] == 0
+        # It is no copy that a restore would take.
+        assert guest.do("list", "prometheus") == []
+    finally:
+        server.process.stop()
+
+
+class Old:
+    """A target whose samples are five hours old."""
+
+    def __init__(self) -> None:
+        stamp = int((time.time() - 5 * 3600) * 1000)
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(200)
+                self.send_header("Content-Type", "text/plain")
+                self.end_headers()
+                self.wfile.write(f"orders_total 1 {stamp}\n".encode())
+
+            def log_message(self, *_words: Any) -> None:
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+def test_a_server_that_is_old_enough_and_writes_no_block_is_a_fault(
+    programs: Path, guest: Guest, tmp_path: Path
+) -> None:
+    # It waits with its first block for longer than any server does.
+    server = Server(
+        artifact("prometheus", programs), tmp_path / "server", "--storage.tsdb.min-block-duration=2d"
+    )
+    old = Old()
+    job = {"job_name": "old", "static_configs": [{"targets": [f"127.0.0.1:{old.server.server_port}"]}]}
+    config = {"global": {"scrape_interval": "1s"}, "scrape_configs": [job]}
+    (tmp_path / "server" / "prometheus.yml").write_text(json.dumps(config))
+    server.process.start()
+    try:
+        begun = int(time.time()) - 5 * 3600 - 60
+        until("the old sample", lambda: server.values("orders_total", begun, begun + 300, 30), 30)
+        guest.add("prometheus", server.source(False), {"directory": str(tmp_path / "copies")})
+        said = guest.refused("run", "prometheus")
+        assert "has samples of the last 5 hours and has written no block" in said
+    finally:
+        server.process.stop()
+        old.server.shutdown()
+        old.server.server_close()

@@ -113,6 +113,11 @@ class Backup(Job):
                 if not gone:
                     break
                 self.say(f"{self.name}: {len(gone)} objects vanished while they were read; looking again")
+        note = ""
+        if not files:
+            # Before it is the newest copy, which a restore would take.
+            note = f"the copy holds NOTHING: {source.nothing()}"
+            self.say(f"{self.name}: {note}")
         manifest: Json = {
             "format": 1,
             "id": identity(began),
@@ -122,6 +127,7 @@ class Backup(Job):
             "began": round(began, 3),
             "finished": round(time.time(), 3),
             "size": sum(entry["size"] for entry in files),
+            "note": note,
             "files": sorted(files, key=lambda entry: str(entry["path"])),
         }
         copies.commit(manifest)

@@ -31,6 +31,9 @@ class Objects:
         self._chosen = [str(name) for name in source.get("buckets") or []]
         self._program = str(source.get("program") or "")
 
+    def nothing(self) -> str:
+        return "there is no object in the buckets"
+
     def version(self) -> str:
         if not self._program:
             return ""

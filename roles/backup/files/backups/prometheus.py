@@ -29,6 +29,8 @@ READY = "/-/ready"
 _HALF = ".tmp-for-creation"
 _BLOCK = re.compile(r"[0-9A-HJKMNP-TV-Z]{26}\Z")
 _MARK = "prometheus-snapshot"
+# The first block is written when the samples in memory span three hours; the rest is patience.
+_FIRST_BLOCK = 4 * 3600
 # How often blocks are linked anew because one of them went meanwhile.
 _ROUNDS = 5
 
@@ -84,6 +86,24 @@ class Prometheus:
             except (FileNotFoundError, shutil.Error):
                 continue
         raise JobError(f"blocks of {self._data} came and went {_ROUNDS} times while they were linked")
+
+    def nothing(self) -> str:
+        loaded = re.search(
+            r"^prometheus_tsdb_blocks_loaded (\S+)", self._server.ask("/metrics"), re.MULTILINE
+        )
+        if loaded and float(loaded[1]):
+            raise JobError(
+                f"no block was found in {self._data}, and {self._server.url} has {float(loaded[1]):.0f}; is that the server's folder (prometheus_data_dir)?"
+            )
+        head = self._server.json("/api/v1/status/tsdb")["data"]["headStats"]
+        age = time.time() - float(head["minTime"]) / 1000 if int(head["numSeries"]) else 0.0
+        if self._asks and age > 60:
+            raise JobError(f"the snapshot of {self._server.url} holds nothing, and the server has samples")
+        if age > _FIRST_BLOCK:
+            raise JobError(
+                f"{self._server.url} has samples of the last {age / 3600:.0f} hours and has written no block; journalctl -u prometheus says why. Nothing of it is copied"
+            )
+        return "Prometheus has written no block yet, which it does three hours after its first sample; prometheus_admin_api lets copies hold the newest hours too"
 
     def _remove(self, name: str) -> None:
         if name and "/" not in name:

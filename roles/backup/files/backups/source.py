@@ -51,6 +51,9 @@ class Source(Protocol):
     def capture(self, folder: Path) -> contextlib.AbstractContextManager[Iterable[Entry]]:
         """The files of one consistent state, valid inside the context; `folder` is for what must be written down."""
 
+    def nothing(self) -> str:
+        """Why a copy without any file is right just now, for people. Raises JobError when it cannot be."""
+
     def restore(self, copies: Repository, manifest: Json, overwrite: bool, folder: Path) -> Restored:
         """Puts a copy in place. Nothing that is there is replaced without `overwrite`."""
 
