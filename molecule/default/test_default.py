@@ -68,6 +68,24 @@ def test_container_stdout_is_in_loki() -> None:
     assert all(stream["stream"]["environment"] for stream in streams)
 
 
+def test_records_of_a_unit_say_what_is_declared_for_it_and_no_more() -> None:
+    streams = SITE.logs('{job="journal", service="auth-api"}')
+    assert {stream["stream"]["log_class"] for stream in streams} == {"application"}
+    assert {stream["stream"]["tenant_id"] for stream in streams} <= {"tenant_001", "tenant_123"}
+    host = SITE.groups["workload"][0]
+    claim = (
+        '{"message":"claimed-by-nobody","service":"auth-api","log_class":"audit","environment":"production"}'
+    )
+    SITE.guest(host).run(
+        f"systemd-run --quiet --collect --unit=claimant -p SyslogIdentifier=auth-api /bin/echo '{claim}'"
+    )
+    (found,) = SITE.logs(f'{{job="journal", host="{host}"}} |= "claimed-by-nobody" | refused="true"')
+    assert found["stream"]["service"] == "claimant"
+    assert found["stream"]["log_class"] == "syslog"
+    assert found["stream"]["environment"] == SITE.values("platform_environment")[host]["platform_environment"]
+    assert found["stream"]["refused_log_class"] == "audit"
+
+
 def test_guest_metrics_are_the_guests_own() -> None:
     """Memory and disk of a guest are its own, not the machine's."""
     assert SITE.wait_for("node_memory_MemTotal_bytes")

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 from ansible.errors import AnsibleFilterError
 from ansible_collections.luxima.observability.plugins.filter.wiring import guest_firewalls
+from ansible_collections.luxima.observability.plugins.module_utils._wiring.address import hostport
 from ansible_collections.luxima.observability.plugins.module_utils._wiring.firewall import Site, firewalls
 from hypothesis import given
 from hypothesis import strategies as st
 
-HOSTS = {f"h{number}": f"10.0.0.{number}" for number in range(1, 7)}
+# Two of them have IPv6 only, written in two ways.
+HOSTS = {**{f"h{n}": f"10.0.0.{n}" for n in range(1, 5)}, "h5": "2001:db8::5", "h6": "2001:DB8:0::6"}
 GROUPS = ("prometheus", "loki", "grafana", "blackbox_exporter", "apps")
 OFFICE = "192.0.2.0/24"
 STRANGER = "203.0.113.9"
@@ -22,8 +24,9 @@ STRANGER = "203.0.113.9"
 
 def admits(entry: dict[str, Any], source: str, proto: str, port: int) -> bool:
     """What the hypervisor does with a packet: the first rule that fits, and there are only permissions."""
+    name = "ipv6-icmp" if proto == "icmp" and ":" in source else proto
     return any(
-        rule["proto"] == proto
+        rule["proto"] == name
         and (proto == "icmp" or str(port) in rule["ports"])
         and any(ipaddress.ip_address(source) in ipaddress.ip_network(n) for n in rule["sources"])
         for rule in entry["rules"]
@@ -79,7 +82,7 @@ def declared(site: dict[str, Any], source: str, target: str, proto: str, port: i
 @given(sites())
 def test_exactly_what_is_declared_gets_in(site: dict[str, Any]) -> None:
     jobs = [
-        {"static_configs": [{"targets": [f"{HOSTS[host] if by_address else host}:{port}"]}]}
+        {"static_configs": [{"targets": [hostport(HOSTS[host] if by_address else host, port)]}]}
         for host, by_address, port in site["jobs"]
     ]
     records = [
