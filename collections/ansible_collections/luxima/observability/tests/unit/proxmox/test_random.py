@@ -65,7 +65,8 @@ CHANGES: dict[str, st.SearchStrategy[Any]] = {
     "protection": st.booleans(),
     "startup": st.sampled_from(["order=1", "order=2,up=30"]),
     "nameservers": st.just([]) | st.lists(octet.map("9.9.9.{}".format), max_size=2),
-    "searchdomain": st.sampled_from(["example.org", "example.net"]),
+    "searchdomain": st.sampled_from(["example.org", "example.net", "a.example,b.example"]),
+    "disks": st.tuples(st.integers(1, 3), st.sampled_from(["/data", "/srv"])),
     "rootfs": st.integers(4, 9).map(lambda size: {"storage": "local-lvm", "size_gb": size}),
     "networks": st.lists(
         st.fixed_dictionaries(
@@ -83,7 +84,8 @@ CHANGES: dict[str, st.SearchStrategy[Any]] = {
     "pool": st.sampled_from(["blue", "green"]),
     "state": st.sampled_from(["present", "started", "stopped"]),
 }
-REFUSALS = ("never shrink", "protection is on")
+REFUSALS = ("never shrink", "protection is on", "is hibernated", "is not attached")
+SLOT = {"lxc": "mp0", "vm": "scsi1"}
 
 
 class Guests(RuleBasedStateMachine):
@@ -115,7 +117,12 @@ class Guests(RuleBasedStateMachine):
 
     def desire(self, data: st.DataObject, names: set[str]) -> None:
         for name in sorted(names):
-            self.want[name] = data.draw(CHANGES[name], label=name)
+            drawn = data.draw(CHANGES[name], label=name)
+            self.want[name] = [self.disk(*drawn)] if name == "disks" else drawn
+
+    def disk(self, size: int, path: str) -> dict[str, Any]:
+        place = {"path": path} if self.kind == "lxc" else {}
+        return {"slot": SLOT[self.kind], "storage": "local-lvm", "size_gb": size, **place}
 
     @rule(
         data=st.data(),
@@ -135,14 +142,19 @@ class Guests(RuleBasedStateMachine):
     @rule(data=st.data(), reboot=st.sampled_from(["never", "if_needed"]))
     def somebody_meddles(self, data: st.DataObject, reboot: str) -> None:
         deeds = (self.edit, self.edit, self.set_unmanaged, self.delete, self.touch_interface, self.grow)
-        for deed in data.draw(st.lists(st.sampled_from((*deeds, self.press_button)), min_size=1, max_size=4)):
-            deed(data)
+        deeds += (self.press_button, self.detach, self.tidy, self.tidy, self.mount_elsewhere, self.hibernate)
+        for deed in data.draw(st.lists(st.sampled_from(deeds), min_size=1, max_size=4)):
+            # A VM that is hibernated can only be woken.
+            if "lock" not in self.site.config("one") or deed == self.press_button:
+                deed(data)
         self.run(reboot)
 
     @precondition(lambda self: self.exists)
     @rule()
     def somebody_destroys_it(self) -> None:
         place = self.site.place("one")
+        if "lock" in self.site.config("one"):
+            self.site.wait(self.site.api("POST", f"{place}/status/start"))
         if self.site.config("one").get("protection"):
             self.site.edit("one", protection=0)
         if self.site.power("one") == "running":
@@ -188,6 +200,29 @@ class Guests(RuleBasedStateMachine):
             path = f"{self.site.place('one')}/resize"
             self.site.wait(self.site.api("PUT", path, disk=disk, size=f"{size}G"))
 
+    def detach(self, data: st.DataObject) -> None:
+        """A data disk, which stays as a volume that is attached nowhere."""
+        if SLOT[self.kind] in self.site.config("one"):
+            self.site.edit("one", delete=SLOT[self.kind])
+
+    def tidy(self, data: st.DataObject) -> None:
+        """What is attached nowhere is thrown away, what waits to be detached is kept."""
+        for key in self.site.config("one"):
+            if key.startswith("unused"):
+                self.site.edit("one", delete=key)
+        if SLOT[self.kind] in self.site.pending("one"):
+            self.site.edit("one", revert=SLOT[self.kind])
+
+    def mount_elsewhere(self, data: st.DataObject) -> None:
+        line = self.site.config("one").get("mp0")
+        if line:
+            rest = [part for part in line.split(",") if not part.startswith("mp=")]
+            self.site.edit("one", mp0=",".join([*rest, "mp=/theirs"]))
+
+    def hibernate(self, data: st.DataObject) -> None:
+        if self.kind == "vm" and self.site.power("one") == "running":
+            self.site.wait(self.site.api("POST", f"{self.site.place('one')}/status/suspend", todisk=1))
+
     def press_button(self, data: st.DataObject) -> None:
         verb = "stop" if self.site.power("one") == "running" else "start"
         self.site.wait(self.site.api("POST", f"{self.site.place('one')}/status/{verb}"))
@@ -230,7 +265,7 @@ class Guests(RuleBasedStateMachine):
             ("searchdomain", "searchdomain"),
         ):
             if option in want:
-                assert str(config[key]) == str(want[option])
+                assert str(config[key]) == str(want[option]).replace("e,b", "e b")
         for option in ("onboot", "protection"):
             if option in want:
                 assert bool(int(config.get(option, 0))) is want[option]
@@ -244,6 +279,10 @@ class Guests(RuleBasedStateMachine):
             assert config.get("nameserver", "").split() == want["nameservers"]
         if "rootfs" in want:
             assert self.size() == want["rootfs"]["size_gb"]
+        for disk in want.get("disks", []):
+            # The size that the volume has, the place where it will be.
+            assert f"size={disk['size_gb']}G" in site.config("one")[disk["slot"]].split(",")
+            assert self.kind == "vm" or f"mp={disk['path']}" in config["mp0"].split(",")
         if "pool" in want:
             assert site.server.cluster.pool_of(site.server.guest("one").vmid) == want["pool"]
         for number, nic in enumerate(want.get("networks", [])):
