@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import difflib
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -100,18 +99,16 @@ def check(values: Mapping[str, Mapping[str, Any]], hosts: list[str]) -> list[Fau
     return [
         Fault("platform_scrape_jobs", host, text)
         for host in hosts
-        for text in _faults(values.get(host, {}).get("platform_scrape_jobs") or [], values.get(host, {}))
+        for text in _faults(values.get(host, {}).get("platform_scrape_jobs") or [])
     ]
 
 
-def _faults(jobs: Any, have: Mapping[str, Any]) -> Iterable[str]:
+def _faults(jobs: Any) -> Iterable[str]:
     if not isinstance(jobs, list) or not all(isinstance(job, Mapping) for job in jobs):
         # Told by the argument spec.
         return
     for number, job in enumerate(jobs, 1):
         name = job.get("job_name")
-        if not name:
-            yield f"job {number} has no job_name; give it one"
         unknown = [str(key) for key in job if key not in _JOB | _DISCOVERY]
         for key in unknown:
             yield _unknown(str(name or number), key, _JOB | _DISCOVERY)
@@ -122,12 +119,6 @@ def _faults(jobs: Any, have: Mapping[str, Any]) -> Iterable[str]:
                     yield _unknown(f"{name or number}.static_configs", str(key), _STATIC)
         if not unknown and not job.keys() & ({"static_configs"} | _DISCOVERY):
             yield f"{name or number} has no targets; say static_configs, or how they are discovered (file_sd_configs, dns_sd_configs, ...)"
-    taken = {*(have.get("platform_metrics") or {}), "probe"}
-    for name, times in Counter(str(job["job_name"]) for job in jobs if job.get("job_name")).items():
-        if times > 1:
-            yield f"{times} jobs are called {name}; a name belongs to one"
-        elif name in taken:
-            yield f"{name} is a job of the platform; give it another name"
 
 
 def _unknown(where: str, key: str, known: frozenset[str]) -> str:
