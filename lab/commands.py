@@ -300,11 +300,12 @@ def _wait(ready: Callable[[], bool], what: str, seconds: float, log: Path | None
 
 
 def _start_lxcfs(instance: Instance) -> None:
+    """As a node runs it: without `-l`, so that a container sees the load of its node."""
     point = instance.run / "lxcfs"
     point.mkdir(parents=True, exist_ok=True)
     with (instance.state / "lxcfs.log").open("ab") as log:
         subprocess.Popen(
-            ["lxcfs", "-f", "-l", "--enable-cfs", "-p", str(instance.run / "lxcfs.pid"), str(point)],
+            ["lxcfs", "-f", "--enable-cfs", "-p", str(instance.run / "lxcfs.pid"), str(point)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -666,3 +666,150 @@ def test_a_server_from_python_wheels(clean: Site) -> None:
     record["files"][0]["content"]["value"] = 2
     assert deploy(clean, record)["actions"] == ["staged", "validated", "reloaded"]
     assert served(clean)["value"] == 2
+
+
+def disk(site: Site, place: str = "/var/lib/toy") -> None:
+    """A file system of its own on the directory; what is on it outlives being unmounted."""
+    site.on_host(
+        f"umount {place} 2>/dev/null; rm -rf /srv/disk {place}; mkdir -p /srv/disk {place}; mount --bind /srv/disk {place}"
+    )
+
+
+def test_a_server_never_begins_on_the_mount_point_of_its_missing_disk(clean: Site) -> None:
+    site = clean
+    disk(site)
+    deploy(site, toy())
+    site.on_host("echo precious > /var/lib/toy/data")
+    assert deploy(site, toy())["changed"] is False
+    assert "RequiresMountsFor=/var/lib/toy" in site.on_host("cat /etc/systemd/system/toy.service")
+    site.on_host("systemctl stop toy; umount /var/lib/toy")
+    # At boot, by hand, and by systemd itself.
+    told = site.on_host(
+        "systemctl start toy; systemctl stop toy; journalctl -u toy -n 20 -o cat", check=False
+    )
+    assert "/var/lib/toy does not hold the data of toy that was there. Is its disk mounted?" in told
+    for option in ("--check", "-v"):
+        refused = site.run(toy({"value": 2}), option)
+        assert refused.code != 0
+        assert "the data of toy was in /var/lib/toy and is not there now" in refused.message, refused.message
+        assert "-e platform_data_lost_confirmed=toy@toys" in refused.message
+    # Not even its owner was "repaired", and nothing was made on it.
+    assert site.on_host("stat -c %U /var/lib/toy; ls -A /var/lib/toy") == "root"
+    assert "the data of toy was in" in site.run(toy()).message
+    site.on_host("mount --bind /srv/disk /var/lib/toy")
+    assert deploy(site, toy())["actions"] == ["started"]
+    assert site.on_host("cat /var/lib/toy/data") == "precious"
+
+    site.on_host("systemctl stop toy; umount /var/lib/toy")
+    other = site.run(toy(), platform_data_lost_confirmed="loki@toys")
+    assert other.code != 0
+    anew = deploy(site, toy(), platform_data_lost_confirmed="loki@toys, toy@toys")
+    assert anew["actions"] == ["directories", "started"]
+    assert deploy(site, toy())["changed"] is False
+    assert served(site)["value"] == 1
+
+
+def test_data_that_stays_is_adopted_and_purged_data_is_begun_anew(clean: Site) -> None:
+    site = clean
+    deploy(site, toy())
+    deploy(site, toy({"value": 2}))
+    site.on_host("echo precious > /var/lib/toy/data")
+    deploy(site, {"name": "toy", "state": "absent"})
+    deploy(site, toy())
+    deploy(site, toy({"value": 2}))
+    assert site.on_host("cat /var/lib/toy/data") == "precious"
+    # What goes back needs its data as well.
+    site.on_host("systemctl stop toy; mv /var/lib/toy /var/lib/toy.away")
+    back = site.run({"name": "toy", "state": "previous"})
+    assert "the data of toy was in /var/lib/toy" in back.message, back.message
+    site.on_host("mv /var/lib/toy.away /var/lib/toy")
+    deploy(site, {"name": "toy", "state": "previous"})
+    deploy(site, {"name": "toy", "state": "absent", "purge": True})
+    deploy(site, toy())
+    assert site.on_host("ls -A /var/lib/toy") == ".luxima-toy"
+
+
+def test_an_empty_mount_point_of_a_release_without_marks_is_refused_too(clean: Site) -> None:
+    site = clean
+    disk(site)
+    deploy(site, toy())
+    # As a release left it that knew no marks.
+    site.on_host(
+        'systemctl stop toy; umount /var/lib/toy; rm /srv/disk/.luxima-toy; cd /opt/luxima/toy; python3 -c "import json; '
+        "made = json.load(open('made.json')); made.pop('marked'); json.dump(made, open('made.json', 'w'))\""
+    )
+    assert "the data of toy was in /var/lib/toy" in site.run(toy()).message
+    site.on_host("mount --bind /srv/disk /var/lib/toy")
+    deploy(site, toy({"value": 2}))
+    assert site.on_host("ls -A /srv/disk") == ".luxima-toy"
+
+
+def test_a_restart_that_cannot_succeed_now_is_found_before_it(clean: Site) -> None:
+    site = clean
+    words = "the toy starts only where its store answers"
+    record = toy(needs=[{"url": "http://127.0.0.1:18998/", "words": words}])
+    store = "systemd-run --collect --quiet --unit=store python3 -m http.server 18998 --bind 127.0.0.1"
+    refused = site.run(record)
+    assert words in refused.message, refused.message
+    assert "Nothing was activated" in refused.message
+    site.on_host(store)
+    deploy(site, record)
+    before = pid(site)
+    site.on_host("systemctl stop store")
+    # What needs no restart goes on, and so does what needs nothing.
+    assert deploy(site, record)["changed"] is False
+    record["files"][0]["content"] = {"value": 2}
+    assert deploy(site, record)["actions"] == ["staged", "validated", "reloaded"]
+    record["environment"]["MORE"] = "1"
+    checked = site.run(record, "--check")
+    assert checked.code == 0, checked.output
+    assert words in checked.output
+    refused = site.run(record)
+    assert words in refused.message, refused.message
+    assert "http://127.0.0.1:18998/" in refused.message
+    assert pid(site) == before
+    assert served(site)["value"] == 2
+    back = site.run({"name": "toy", "state": "previous"})
+    assert back.code == 0, back.message
+    deploy(site, {"name": "toy", "state": "previous"})
+    site.on_host(store)
+    assert "restarted" in deploy(site, record)["actions"]
+    site.on_host("systemctl stop store")
+
+
+def test_a_path_that_is_needed_and_missing_is_red_without_any_change(clean: Site) -> None:
+    site = clean
+    record = toy(needs=[{"path": "/run/needed/socket", "words": "toy_socket: something has to run here"}])
+    assert "toy_socket: something has to run here" in site.run(record).message
+    site.on_host("mkdir -p /run/needed; touch /run/needed/socket")
+    deploy(site, record)
+    assert deploy(site, record)["changed"] is False
+    site.on_host("rm /run/needed/socket")
+    for option in ("--check", "-v"):
+        told = site.run(record, option)
+        assert told.code != 0
+        assert "something has to run here: there is no /run/needed/socket on this host" in told.message
+
+
+@pytest.mark.parametrize("place", ["/home/data/toy", "/root/toy", "/srv/with space/toy"])
+def test_data_may_be_in_a_home(clean: Site, place: str) -> None:
+    site = clean
+    touch = f'/bin/sh -c \'echo written > "{place}/data"; ls -A /home > "{place}/homes"\''
+    unit = {**toy()["unit"], "settings": {"ExecStartPre": touch}}
+    site.on_host("mkdir -p /home/somebody; chmod 755 /home/somebody")
+    deploy(site, toy(directories=[{"path": place}], unit=unit))
+    shown = site.on_host(f"cat '{place}/data'; cat '{place}/homes'; stat -c %U '{place}/data'").split()
+    assert shown[0] == "written"
+    assert shown[-1] == "toy"
+    # Of other homes it still sees nothing.
+    assert "somebody" not in shown
+    site.on_host(f"rm -rf '{place}' /home/somebody")
+
+
+def test_memory_is_bounded_where_the_host_can(clean: Site) -> None:
+    site = clean
+    deploy(site, toy(memory="96MiB"))
+    assert site.on_host("systemctl show --property=MemoryMax --value toy") == str(96 << 20)
+    variables = site.on_host(f"tr '\\0' '\\n' < /proc/{pid(site)}/environ").splitlines()
+    assert "GOMEMLIMIT=86MiB" in variables
+    assert deploy(site, toy(memory="96MiB"))["changed"] is False

@@ -15,6 +15,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -207,6 +208,9 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     port = dict(zip(names, free_ports(len(names))))
     urls = {name: f"http://{PLACE}:{port[name]}" for name in ("minio", "loki", "tempo", "prometheus")}
     render = folder / "render"
+    # Not in a place that does not outlive a reboot: the roles refuse that.
+    (ROOT / "reports").mkdir(exist_ok=True)
+    data = Path(tempfile.mkdtemp(prefix="retention-", dir=ROOT / "reports"))
     variables = {
         "platform_render_dir": str(render),
         "platform_retention_overrides": OVERRIDES,
@@ -215,10 +219,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
         **{f"{name}_url": url for name, url in urls.items()},
         **{f"{name}_listen_address": LOOPBACK for name in ("minio", "loki", "tempo", "prometheus")},
         **{f"{name}_port": port[name] for name in ("minio", "loki", "tempo", "prometheus")},
-        **{
-            f"{name}_data_dir": str(folder / "data" / name)
-            for name in ("minio", "loki", "tempo", "prometheus")
-        },
+        **{f"{name}_data_dir": str(data / name) for name in ("minio", "loki", "tempo", "prometheus")},
         "minio_console_port": port["console"],
         "minio_root_user": ROOT_USER,
         "minio_root_password": PASSWORD,
@@ -277,7 +278,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     )  # fmt: skip
     answer = json.loads(shown.stdout[shown.stdout.index("{") :])["msg"]
     variables["platform_buckets"] = answer["buckets"]
-    processes, programs = made(folder, render, urls, port)
+    processes, programs = made(folder, data, render, urls, port)
     running = Platform(
         folder,
         render,
@@ -304,10 +305,11 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
         for process in processes.values():
             with suppress(OSError):
                 process.stop()
+        shutil.rmtree(data, ignore_errors=True)
 
 
 def made(
-    folder: Path, render: Path, urls: dict[str, str], port: dict[str, int]
+    folder: Path, data: Path, render: Path, urls: dict[str, str], port: dict[str, int]
 ) -> tuple[dict[str, Process], dict[str, str]]:
     """A process per store, from the command and the environment of its rendered unit."""
     secrets = {
@@ -331,7 +333,7 @@ def made(
     for name, own in secrets.items():
         (folder_of,) = render.glob(f"*/{name}")
         record = json.loads((folder_of / "record.json").read_text())
-        (folder / "data" / name).mkdir(parents=True, exist_ok=True)
+        (data / name).mkdir(parents=True, exist_ok=True)
         programs |= {
             artifact: binary(one["sha256"], folder / "bin")
             for artifact, one in record["artifacts"].items()
