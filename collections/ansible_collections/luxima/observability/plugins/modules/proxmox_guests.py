@@ -72,6 +72,7 @@ options:
         description:
           - V(present) leaves the power state alone.
           - V(restarted) reboots in every run.
+          - V(started) resumes a VM that is hibernated before anything of it is changed. With any other state such a VM takes no changes.
           - V(absent) stops the guest without asking it and destroys it with its volumes.
           - V(template) stops the guest and makes a template of it, which cannot be undone and whose volumes are never changed.
         type: str
@@ -91,7 +92,10 @@ options:
       clone_of:
         description:
           - Name or id of the guest to clone, of the same kind; takes precedence over O(guests[].template). Used at creation only.
-          - A cloned container keeps the keys of its source, a cloned VM gets O(guests[].ssh_public_keys) from cloud-init.
+          - A cloned container keeps the keys of its source, a cloned VM gets O(guests[].ssh_public_keys) from cloud-init. A VM
+            without a cloud-init drive is not cloned for a record that needs one.
+          - Volumes lie where O(guests[].rootfs) and O(guests[].disks) say; those without a storage there stay where their source's
+            are, unless the clone has to go to another storage as a whole.
           - With one template of a name on each node, the one on O(guests[].node) is cloned, else that of the emptiest node.
         type: str
       linked:
@@ -106,29 +110,41 @@ options:
         description: Pool the guest belongs to.
         type: str
       cores: {description: CPU cores., type: int}
-      memory_mb: {description: Memory in MiB., type: int}
+      memory_mb: {description: Memory in MiB. Less than ballooning leaves to a VM takes that along., type: int}
       swap_mb: {description: Swap of a container in MiB., type: int}
       rootfs:
-        description: Root file system of a container, boot disk of a VM. It grows and never shrinks.
+        description:
+          - Root file system of a container, boot disk of a VM. It grows and never shrinks.
+          - The boot disk is the one that the VM's boot order names first, or C(bootdisk) where there is none. When it cannot be told,
+            nothing is grown.
         type: dict
         suboptions:
           storage: {description: Storage it lies on., type: str}
           size_gb: {description: Size in GiB., type: float, required: true}
       disks:
-        description: Further volumes. They grow and never shrink; those not listed are left alone.
+        description:
+          - Further volumes. They grow and never shrink; those not listed are left alone.
+          - No new one is made while the guest has a volume on that storage that is attached nowhere. It may be the one that is meant.
         type: list
         elements: dict
         suboptions:
-          slot: {description: 'C(mp0), C(mp1), ... of a container; C(scsi1), ... of a VM.', type: str, required: true}
+          slot:
+            description: C(mp0) to C(mp255) of a container; C(scsi0) to C(scsi30), C(virtio0) to C(virtio15), C(sata0) to C(sata5) of a VM.
+            type: str
+            required: true
           storage: {description: Storage it lies on., type: str, required: true}
           size_gb: {description: Size in GiB., type: float, required: true}
           path: {description: Where a container mounts it., type: str}
       networks:
-        description: Network interfaces. Present ones are changed in place and keep their MAC; those not listed are left alone.
+        description:
+          - Network interfaces. Present ones are changed in place and keep their MAC; those not listed are left alone.
+          - The first one of a VM without C(net0) is the first that it has.
         type: list
         elements: dict
         suboptions:
-          name: {description: 'Name inside a container. Default C(eth0), C(eth1), ... by position.', type: str}
+          name:
+            description: Name inside a container. Default C(eth0), C(eth1), ... by position; for the first one, the name that C(net0) has.
+            type: str
           bridge: {description: Bridge or virtual network., type: str, required: true}
           vlan: {description: VLAN tag; 0 for none., type: int}
           address: {description: 'IPv4 address with prefix length, V(dhcp) or V(manual).', type: str}
@@ -143,15 +159,17 @@ options:
         description: DNS servers in order; an empty list means those of the node.
         type: list
         elements: str
-      searchdomain: {description: DNS search domain., type: str}
+      searchdomain: {description: 'DNS search domains, one or several with blanks or commas between.', type: str}
       tags:
         description: All tags of the guest.
         type: list
         elements: str
       onboot: {description: Whether the guest starts with its node., type: bool}
-      startup: {description: 'Order and delays, for example V(order=2,up=30).', type: str}
+      startup: {description: 'Order and delays, for example V(order=2,up=30). For a VM it needs Sys.Modify on C(/).', type: str}
       features:
-        description: 'Features of a container, for example V({nesting: true}). Those not named are left alone.'
+        description:
+          - 'Features of a container, for example V({nesting: true}). Those not named are left alone.'
+          - All but C(nesting), and that of a privileged container, are changed by C(root@pam) with a password only.
         type: dict
       unprivileged: {description: Whether a container is unprivileged. Fixed at creation., type: bool}
       protection: {description: Whether the guest and its disks are protected from removal., type: bool}
@@ -218,7 +236,7 @@ guests:
     before: {description: Managed values before., type: dict}
     after: {description: Managed values after., type: dict}
     actions:
-      description: 'What was done, in order: created, cloned, configured, grown, pooled, templated,
+      description: 'What was done, in order: created, cloned, moved, configured, grown, pooled, templated,
         started, stopped, rebooted, ha_added, ha_removed, destroyed.'
       type: list
       elements: str
