@@ -4,7 +4,21 @@
 
 from __future__ import annotations
 
-from lab.api import access, backup, cluster, firewall, ha, lxc, nodes, pools, power, qemu, snapshots, storage
+from lab.api import (
+    access,
+    backup,
+    cluster,
+    firewall,
+    ha,
+    lxc,
+    migrate,
+    nodes,
+    pools,
+    power,
+    qemu,
+    snapshots,
+    storage,
+)
 from lab.api.core import ROUTES, Request, dispatch
 
 __all__ = [
@@ -17,6 +31,7 @@ __all__ = [
     "firewall",
     "ha",
     "lxc",
+    "migrate",
     "nodes",
     "pools",
     "power",

@@ -15,6 +15,7 @@ from lab.api.guests import (
     keep_volume,
     listing,
     making,
+    names,
     normal_tags,
     overlaid,
     pending_entries,
@@ -22,6 +23,7 @@ from lab.api.guests import (
     row,
     spawn,
 )
+from lab.api.networks import require_use
 from lab.api.snapshots import source_of_clone
 from lab.api.storage import require_storage
 from lab.cluster import volumes
@@ -125,6 +127,8 @@ def _store(request: Request, guest: Guest, key: str, value: Any) -> Any:
         return normal_tags(str(value))
     if key == "description":
         return str(value).rstrip("\n") + "\n"
+    if key in ("nameserver", "searchdomain"):
+        return " ".join(names(value))
     return value
 
 
@@ -149,6 +153,7 @@ def _check_options(request: Request, guest: Guest | None, values: dict[str, Any]
                 )
     if errors:
         raise ParameterError(errors)
+    require_use(request, [split_properties(str(raw)) for key, raw in values.items() if _is_net(key)])
     if guest is None:
         return
     for key in values:
@@ -303,6 +308,7 @@ def clone(request: Request) -> str:
         raise ParameterError({"storage": "parameter 'storage' not allowed for linked clones"})
     newid, pool = int(params["newid"]), str(params.get("pool", ""))
     require_allocation(request, newid, pool)
+    require_use(request, [split_properties(str(raw)) for key, raw in source.config.items() if _is_net(key)])
     if params.get("storage"):
         require_storage(request, str(params["storage"]), "rootdir")
     guest = Guest(newid, source.node, "lxc", {"lock": "create"})
