@@ -15,6 +15,7 @@ from typing import Any
 
 from .allocate import Ids
 from .client import Client, Settings
+from .cluster import located, places
 from .errors import Absent, Conflict, Failed
 from .model import (
     API_KIND,
@@ -39,7 +40,7 @@ from .model import (
 from .options import BESIDE
 from .patience import Patience
 from .plan import plan
-from .survey import Cluster, read
+from .survey import read
 
 #: At a time: new containers per storage (each unpacks a whole file system), clones per template and storage (each
 #: copies a disk under locks that wait one second only).
@@ -194,9 +195,11 @@ class _Course:
                     lost = change if unanswered or len(outcome.upids) > tasks else None
                     self._pause(conflict, pauses, patience)
                     break
-                except Absent:
-                    if not isinstance(change, (Destroy, Stop)):
-                        raise
+                except Absent as gone:
+                    # It may have moved to another node meanwhile: then it is looked for there.
+                    pauses["absent"] += 1
+                    if pauses["absent"] > 4 or not self._somewhere(change):
+                        raise gone
                     clean = False
                     break
                 if isinstance(change, Clone) or self._stale(change, current):
@@ -259,6 +262,13 @@ class _Course:
             if not patience.again():
                 raise locked(self._want, found, self._writer.deadline("lock"))
 
+    def _somewhere(self, change: Change) -> bool:
+        """Whether something that was not there is to be looked for; what is gone needs no end any more."""
+        if isinstance(change, (Destroy, Stop)):
+            return True
+        found = located(self._writer.client, self._at) if self._at.vmid else None
+        return found is not None and found.node != self._at.node
+
     def _named_ours(self, found: Guest) -> bool:
         return self._made and found.vmid == self._at.vmid
 
@@ -266,8 +276,7 @@ class _Course:
         """With pool and HA, which are not part of a configuration; only asked for where they matter."""
         row: Guest | None = self._at
         if self._at.ha or any(self._want.options.get(name) is not None for name in BESIDE):
-            guests = Cluster(self._writer.client).guests
-            row = next((guest for guest in guests if guest.vmid == found.vmid), None)
+            row = places(self._writer.client).get(found.vmid)
         return replace(found, pool=row.pool if row else "", ha=row.ha if row else "")
 
     def _apply(self, change: Change, have: Guest | None) -> None:
@@ -314,16 +323,15 @@ class _Course:
     def _claim(self, change: Create | Clone, send: Callable[[], str]) -> None:
         """Make a guest under an id that may turn out to be taken."""
         self._new_id()
+        client = self._writer.client
         try:
             send()
         except Conflict as conflict:
             if conflict.reason != "exists":
                 raise
-            holder = self._holder()
-            if holder is not None and holder.name == self._want.name:
-                # The guest that has the id is the one an earlier, unanswered request made.
+            if self._ours_after_all():
                 raise Conflict(str(conflict), "lost") from conflict
-            if self._want.vmid and holder is None:
+            if self._want.vmid and self._want.vmid not in places(client):
                 raise Failed(
                     f"{conflict}; no guest has the id {self._want.vmid}, so this is left of one that is gone: remove it on the "
                     "hypervisor (its storage, Content), or choose another vmid"
@@ -336,10 +344,17 @@ class _Course:
             raise
         self._made = True
 
-    def _holder(self) -> Guest | None:
-        """The guest that has the id now."""
-        guests = Cluster(self._writer.client).guests
-        return next((guest for guest in guests if guest.vmid == self._at.vmid), None)
+    def _ours_after_all(self) -> bool:
+        """Whether the guest that has the id is the one an earlier, unanswered request made."""
+        patience = Patience(self._writer.deadline("lock"))
+        key = "hostname" if self._at.kind == "lxc" else "name"
+        while True:
+            found = read(self._writer.client, self._at)
+            if found is None or str(found.config.get(key, "")) == self._want.name:
+                return found is not None
+            # One that is being made has no name at first.
+            if found.lock not in ("create", "clone") or not patience.again():
+                return False
 
     def _create(self, change: Create, have: Guest | None) -> None:
         with self._writer.slots.held(("create", self._at.node, change.storage), CREATES_PER_STORAGE):
