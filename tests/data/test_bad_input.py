@@ -473,10 +473,58 @@ def faults_of(result: dict[str, Any], case: Case) -> list[dict[str, Any]]:
     ]
 
 
-@pytest.mark.parametrize("environment", ["lab", "development", "staging", "production"])
+@pytest.mark.parametrize("environment", ["lab", "development", "staging"])
 def test_the_shipped_inventories_have_no_fault(environment: str) -> None:
     code, output, result = play(PROJECT / "inventories" / environment)
     assert (code, result.get("faults", [])) == (0, []), output
+
+
+@pytest.fixture(scope="module")
+def production(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[str, ...]]:
+    """The inventory that is protected, with secrets of its own as its README says, and how they are opened."""
+    folder = tmp_path_factory.mktemp("production")
+    inventory, password = copied(folder, "production"), folder / "password"
+    password.write_text("long and secret\n")
+    opened = ("--vault-id", f"own@{password}")
+    fresh = ("-e", "platform_secrets_replace=true", "-e", "proxmox_api_token_secret=issued")
+    code, output, _ = play(inventory, *opened, *fresh, playbook="playbooks/secrets.yml")
+    assert code == 0, output
+    return inventory, opened
+
+
+def test_the_protected_inventory_lacks_only_secrets_of_its_own(
+    production: tuple[Path, tuple[str, ...]],
+) -> None:
+    code, output, result = play(PROJECT / "inventories" / "production")
+    assert code == 2, output
+    names = re.findall(
+        r"^(\w+): !vault", (PROJECT / "inventories/production" / SECRETS).read_text(), re.MULTILINE
+    )
+    assert sorted(fault["variable"] for fault in result["faults"]) == sorted(names)
+    assert all("everybody can read" in fault["message"] for fault in result["faults"])
+    inventory, opened = production
+    code, output, result = play(inventory, *opened)
+    assert (code, result.get("faults", [])) == (0, []), output
+    assert "example secrets" not in " ".join(output.split())
+
+
+def test_a_component_of_a_protected_environment_refuses_public_secrets(
+    tmp_path: Path, production: tuple[Path, tuple[str, ...]]
+) -> None:
+    words = ("--limit", "prod-loki1", "--tags", "loki")
+    code, output, _ = play(PROJECT / "inventories" / "production", *words, playbook="playbooks/deploy.yml")
+    assert code != 0
+    told = " ".join(output.split())
+    assert "component loki on prod-loki1" in told
+    assert "loki_s3_secret_key" in told
+    assert "everybody can read" in told
+    # Files that are only written use nothing.
+    shown = ("-e", f"platform_render_dir={tmp_path / 'rendered'}")
+    code, output, _ = play(
+        PROJECT / "inventories" / "production", *words, *shown, playbook="playbooks/deploy.yml"
+    )
+    assert code == 0, output
+    assert (tmp_path / "rendered/prod-loki1/loki/etc/loki.yml").exists()
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -564,12 +612,14 @@ def test_a_secret_of_the_wrong_type_is_not_shown(tmp_path: Path) -> None:
 
 
 def test_example_secrets_are_a_warning() -> None:
-    code, output, _ = play(PROJECT / "inventories" / "production")
+    code, output, _ = play(PROJECT / "inventories" / "staging")
     assert code == 0, output
     assert "example secrets are in use" in " ".join(output.split())
 
 
-def test_copies_that_are_lost_with_their_guest_are_a_warning_unless_accepted(tmp_path: Path) -> None:
+def test_copies_that_are_lost_with_their_guest_are_a_warning_unless_accepted(
+    tmp_path: Path, production: tuple[Path, tuple[str, ...]]
+) -> None:
     inventory = copied(tmp_path)
     code, output, _ = play(inventory)
     assert (code, "lost with it" in output) == (0, False), output
@@ -580,11 +630,13 @@ def test_copies_that_are_lost_with_their_guest_are_a_warning_unless_accepted(tmp
     assert "backup_minio_target of stg-data1: copies of minio lie in /var/backups/object-storage" in words
     assert "lost with it; add a second host to group minio" in words
     # Production copies to a second guest.
-    assert "lost with it" not in play(PROJECT / "inventories" / "production")[1]
+    assert "lost with it" not in play(production[0], *production[1])[1]
 
 
-def test_channels_that_nothing_sends_to_are_told_once(tmp_path: Path) -> None:
-    code, output, _ = play(PROJECT / "inventories" / "production")
+def test_channels_that_nothing_sends_to_are_told_once(
+    tmp_path: Path, production: tuple[Path, tuple[str, ...]]
+) -> None:
+    code, output, _ = play(production[0], *production[1])
     words = " ".join(output.split())
     assert code == 0, output
     assert words.count("NOBODY IS TOLD by these 13 channels: chat, chat_critical, chat_high, ") == 1
@@ -851,3 +903,54 @@ def test_members_of_alertmanager_are_named_and_announce_addresses_only(
     assert re.findall(r"--cluster.advertise-address=\S+", unit) == words
     other = (rendered / "stg-app1/alertmanager/unit").read_text()
     assert f"--cluster.peer={address}:9094" in other
+
+
+WRONG = [
+    pytest.param({"loki_ingestion_rate_mb": "16MB"}, "loki_ingestion_rate_mb of host stg-data1", id="type"),
+    pytest.param({"loki_tenant_limits": "many"}, "loki_tenant_limits of host stg-data1", id="mapping"),
+    pytest.param({"loki_log_level": "loud"}, "must be one of: debug, info, warn, error", id="choice"),
+    pytest.param({"loki_s3_secret_key": ""}, "loki_s3_secret_key of host stg-data1", id="missing"),
+    pytest.param({"platform_render_dir": ["a"]}, "platform_render_dir of host stg-data1", id="platform"),
+]
+
+
+@pytest.mark.parametrize("alone", [False, True], ids=["deploy", "role alone"])
+@pytest.mark.parametrize(("change", "words"), WRONG)
+def test_a_component_refuses_wrong_variables_before_its_first_request(
+    tmp_path: Path, change: dict[str, Any], words: str, alone: bool
+) -> None:
+    reached, spy = tmp_path / "ssh-was-called", tmp_path / "ssh"
+    spy.write_text(f"#!/bin/sh\ntouch {reached}\nexit 255\n")
+    spy.chmod(0o755)
+    book = tmp_path / "alone.yml"
+    role = {"name": "Loki", "ansible.builtin.import_role": {"name": "loki", "rolespec_validate": False}}
+    book.write_text(yaml.safe_dump([{"name": "Logs", "hosts": "loki", "tasks": [role]}]))
+    code, output, _ = play(
+        PROJECT / "inventories" / "staging",
+        *("-e", json.dumps({**change, "ansible_ssh_executable": str(spy)}), "--limit", "stg-data1"),
+        *([] if alone else ["--tags", "loki"]),
+        playbook=str(book) if alone else "playbooks/deploy.yml",
+    )
+    assert code != 0, output
+    told = " ".join(output.split())
+    assert "component loki on stg-data1: 1 fault in the inventory; nothing was touched." in told, output
+    assert words in told, output
+    assert not reached.exists()
+
+
+def test_a_role_alone_says_in_one_sentence_that_the_inventory_lacks_the_platform(tmp_path: Path) -> None:
+    hosts, book = tmp_path / "hosts.yml", tmp_path / "alone.yml"
+    groups: dict[str, Any] = {
+        name: {"hosts": {"h1": {}}} for name in ("prometheus", "alertmanager", "loki", "minio")
+    }
+    hosts.write_text(yaml.safe_dump({"all": {"children": groups}}))
+    for roles, role in ((["platform"], "prometheus"), ([], "promtail")):
+        task = {"name": role, "ansible.builtin.import_role": {"name": role, "rolespec_validate": False}}
+        book.write_text(yaml.safe_dump([{"name": role, "hosts": "all", "roles": roles, "tasks": [task]}]))
+        code, output, _ = play(hosts, "-e", "ansible_connection=local", playbook=str(book))
+        assert code != 0, output
+        (told,) = re.findall(r'"msg": "(.*)"', output)
+        assert f"component {role} on h1: the inventory has no source luxima.observability.platform" in told
+        assert told.endswith(
+            "add 00-platform.yml with `plugin: luxima.observability.platform` beside hosts.yml"
+        )

@@ -19,8 +19,8 @@ description:
     cannot be evaluated, equal addresses or ids, hosts nobody makes, groups that others need but that are empty, an incoherent
     retention policy, names Proxmox VE refuses, tags nobody has, an ignored C(ansible.cfg) and a second copy of the collection.
   - Fails once with all of them. A tag that names components restricts the check to these.
-  - Warns when secrets of the shipped example inventories are in use, of copies that are lost with the guest they are taken of,
-    and of a Prometheus that deletes series for whoever reaches its port.
+  - Warns when secrets of the shipped example inventories are in use (in a protected environment that is a fault), of copies that
+    are lost with the guest they are taken of, and of a Prometheus that deletes series for whoever reaches its port.
   - Runs on the controller and connects to nothing; run it once, on C(localhost). Check mode makes no difference.
 options: {}
 """

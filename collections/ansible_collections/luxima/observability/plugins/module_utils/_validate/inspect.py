@@ -11,6 +11,7 @@ from typing import Any
 
 from ansible.errors import AnsibleError, AnsibleUndefinedVariable
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.module_utils.parsing.convert_bool import boolean
 
 from .._artifacts import lock
 from .._artifacts.store import default_lock_file
@@ -126,6 +127,7 @@ def inspect(inventory: Inventory) -> Findings:
         _copies(host, values.get(host, {}), found)
     for host in inventory.groups.get("prometheus", []):
         _deletes(host, values.get(host, {}), found)
+    found.faults += _public(values, found.examples)
     if chosen == components:
         found.faults += _hypervisor(inventory)
     return found
@@ -135,8 +137,22 @@ def inspect_component(inventory: Inventory, host: str, component: str) -> Findin
     """The same for one component of one host, as its transaction asks: its role's variables and the platform's that are set."""
     found = Findings()
     one = replace(inventory, groups={component: [host]}, known=set(inventory.variables[host]), own_only=True)
-    _host(one, host, inventory.variables[host], [component], [component], found)
+    values = _host(one, host, inventory.variables[host], [component], [component], found)
+    if not values.get("platform_render_dir"):
+        # Files that are only written are no use of a secret.
+        found.faults += _public({host: values}, found.examples)
     return found
+
+
+def _public(values: Mapping[str, Mapping[str, Any]], names: set[str]) -> list[Fault]:
+    """Secrets that everybody knows, where the environment is protected; elsewhere they are a warning."""
+    if not any(boolean(having.get("platform_protected", False), strict=False) for having in values.values()):
+        return []
+    text = (
+        "is the shipped example, which everybody can read, and the environment is protected; write your own with "
+        "playbooks/secrets.yml -e platform_secrets_replace=true; one that somebody else issues is given there with -e <name>=<value>"
+    )
+    return [Fault(name, "", text) for name in sorted(names)]
 
 
 def _host(
