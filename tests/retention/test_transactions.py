@@ -1,0 +1,77 @@
+# Copyright: luxima.observability contributors
+# GNU General Public License v3.0+ (see LICENSE)
+"""A lifecycle that deletes earlier is refused by the task that would write it, in a playbook of somebody's own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from .conftest import ROOT, Platform
+
+
+def told(platform: Platform, rules: list[dict[str, Any]], *words: str, **variables: Any) -> tuple[int, str]:
+    """Exit code and output of one task on one bucket."""
+    bucket = {"name": "transactions", "consumer": "archive", "versioning": True, "lifecycle": rules}
+    task = {"connection": platform.storage, "buckets": [bucket]}
+    play = {"hosts": "localhost", "gather_facts": False, "tasks": [{"luxima.observability.bucket": task}]}
+    book = platform.folder / "own.yml"
+    book.write_text(json.dumps([play]))
+    hosts = platform.folder / "own-hosts.yml"
+    hosts.write_text("all: {hosts: {localhost: {ansible_connection: local}}}\n")
+    given = {"platform_environment": "shop", **variables}
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("ansible-playbook")), str(book), "-i", str(hosts), *words, "-e", json.dumps(given)],
+        cwd=ROOT, env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return done.returncode, " ".join((done.stdout + done.stderr).split())
+
+
+def rule(days: int, versions: int = 10) -> list[dict[str, Any]]:
+    return [{"id": "audit", "prefix": "audit/", "days": days, "noncurrent_days": versions}]
+
+
+def days(platform: Platform) -> list[tuple[int, int]]:
+    found = platform.minio.get_bucket_lifecycle("transactions")
+    assert found is not None
+    return [
+        (one.expiration.days, one.noncurrent_version_expiration.noncurrent_days)
+        for one in found.rules
+        if one.expiration and one.noncurrent_version_expiration
+    ]
+
+
+def test_a_lifecycle_becomes_shorter_only_when_that_is_confirmed(platform: Platform) -> None:
+    protected = {"platform_protected": True}
+    # A first run takes nothing, and what becomes longer is nobody's loss.
+    for wanted in (rule(30), rule(40, 14)):
+        code, output = told(platform, wanted, **protected)
+        assert code == 0, output
+    code, output = told(platform, rule(20, 14), **protected)
+    assert code != 0, output
+    assert "deletes data earlier than what is in force: - minio" in output.replace("\\n", " ")
+    assert "archive: audit: 40d -> 20d; goes: nothing" in output
+    assert "platform_retention_shorten_confirmed=shop" in output
+    code, output = told(platform, rule(40, 5), **protected)
+    assert code != 0, output
+    assert "archive: audit, replaced versions: 14d -> 5d; goes: not counted" in output
+    code, output = told(platform, rule(20), "--check", **protected)
+    assert code == 0, output
+    assert "the run itself will be refused" in output
+    assert days(platform) == [(40, 14)]
+    # A word for another environment, or none for none, confirms nothing.
+    for word in ("staging", ""):
+        assert told(platform, rule(20), **protected, platform_retention_shorten_confirmed=word)[0] != 0
+    nameless = {"platform_environment": "", "platform_retention_shorten_confirmed": ""}
+    assert told(platform, rule(20), **{**protected, **nameless})[0] != 0
+    assert days(platform) == [(40, 14)]
+    code, output = told(platform, rule(20), **protected, platform_retention_shorten_confirmed="shop")
+    assert code == 0, output
+    assert days(platform) == [(20, 10)]
+    code, output = told(platform, rule(5, 5), platform_protected=False)
+    assert code == 0, output
+    assert days(platform) == [(5, 5)]
