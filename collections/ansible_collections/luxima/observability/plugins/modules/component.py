@@ -109,6 +109,31 @@ options:
       mode: {description: Octal mode in quotes., type: str, default: "0755"}
       owner: {description: Owner., type: str, default: root}
       group: {description: Group; by default the owner's name., type: str}
+  data:
+    description:
+      - What stored data depends on, of a component that keeps data. The host keeps it, so it holds no secret.
+      - A change after which stored data could not be found or read is refused until C(platform_data_change_confirmed) is the component's
+        name; directories of the record that move are one.
+      - Where C(platform_protected) is true, a period that becomes shorter than what is in force is refused until
+        C(platform_retention_shorten_confirmed) is C(platform_environment), and O(purge) is refused.
+    type: dict
+    suboptions:
+      store: {description: How the files say periods., type: str, choices: [prometheus, loki, tempo, tables, copies]}
+      files: {description: Files below C(/etc/<name>) that say how long data is kept; the unit is read too., type: list, elements: str}
+      connection: {description: Name of the variable that says how the running server is asked., type: str}
+      report: {description: "Command on the host that tells what is in force, instead of a server.", type: list, elements: str}
+      together: {description: Components that keep the same data; named when periods change and a run leaves them out., type: list, elements: str}
+      fixed:
+        description: What must not change.
+        type: list
+        elements: dict
+        suboptions:
+          file: {description: A file below C(/etc/<name>)., type: str}
+          key: {description: "Dotted path of a value in it.", type: str}
+          grows: {description: The value is a list that only gets later entries; name of the key that holds an entry's first day., type: str}
+          unit: {description: "Instead, a regular expression for lines of the unit.", type: str}
+          variable: {description: What people write., type: str, required: true}
+          instead: {description: What to do instead., type: str}
   environment:
     description: Environment variables of the service, in the unit. Never a secret.
     type: dict
