@@ -15,7 +15,7 @@ from ansible_collections.luxima.observability.plugins.module_utils._bucket.plan 
 from ansible_collections.luxima.observability.plugins.module_utils._bucket.run import ensure
 from ansible_collections.luxima.observability.plugins.module_utils._retention.shorten import lifecycle
 from ansible_collections.luxima.observability.plugins.plugin_utils.evaluate import evaluate
-from ansible_collections.luxima.observability.plugins.plugin_utils.protection import Protection
+from ansible_collections.luxima.observability.plugins.plugin_utils.protection import NOBODY, Protection
 
 
 class ActionModule(ActionBase):
@@ -47,7 +47,7 @@ class ActionModule(ActionBase):
                 for one in lifecycle(url, _consumed(asked[change.bucket.name]), change.have.rules)
             ]
             storage = {**params["connection"], "buckets": list(map(_consumed, params["buckets"]))}
-            protection.refuse_shorter(f"buckets of {url}", found, {"minio": [storage]})
+            protection.refuse_shorter(f"buckets of {url}", found, {**NOBODY, "minio": [storage]})
 
         try:
             return ensure(params, self._task.check_mode, guard)

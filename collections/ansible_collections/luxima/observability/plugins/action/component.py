@@ -476,7 +476,7 @@ class ActionModule(ActionBase):
         """Once in a run; the state is asked again after every change."""
         if self._task.args.get("state", "present") != "present":
             return
-        told = self._run_folder() / f"leftovers-{self._subject.replace('/', '_')}"
+        told = run_folder.path() / f"leftovers-{self._subject.replace('/', '_')}"
         if not told.exists():
             told.touch()
             installed = [name for name, have in answer["components"].items() if have.get("manifest")]

@@ -21,7 +21,11 @@ Json = dict[str, Any]
 
 # A server that does not answer in this time (seconds) is not waited for: its installed files say what it would.
 TIMEOUT = 5.0
-_NOBODY: Json = {"prometheus": [], "loki": [], "tempo": [], "minio": [], "postgresql": [], "backup": []}
+# What is asked of the servers, before any is named.
+NOBODY: Json = {
+    **{store: [] for store in ("prometheus", "loki", "tempo", "minio", "postgresql", "backup")},
+    "timeout": TIMEOUT,
+}
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ class Protection:
         store = data.get("store", "")
         if store not in ("loki", "tempo") or not self.protected or self.confirmed:
             return
-        stores = task.Stores({**_NOBODY, "minio": self.storage(), "timeout": TIMEOUT})
+        stores = task.Stores({**NOBODY, "minio": self.storage()})
         if task.holds_data(stores, store):
             self._refuse(
                 f"component {name} on {self.subject}: bucket {stores.bucket(store)} holds data, and no release on this host says how long it is kept; "
@@ -86,6 +90,13 @@ class Protection:
         """Refuses what would make stored data unreadable and, in a protected environment, what would delete it earlier."""
         today = time.strftime("%Y-%m-%d", time.gmtime())
         broken = kept.broken(name, data, before, after, today)
+        # The variable that says where the directory is to be now.
+        moved = [path for path in after.directories if path not in before.directories]
+        said = [own for own, value in self.variables.items() if own.startswith(f"{name}_") and value in moved]
+        broken = [
+            one.replace("directories:", f"{said[0]}:", 1) if said and one.startswith("directories:") else one
+            for one in broken
+        ]
         if broken and self.value("platform_data_change_confirmed", "") != name:
             self._refuse(
                 f"component {name} on {self.subject}: stored data could not be found or read any more:\n"
@@ -113,14 +124,15 @@ class Protection:
         return rendered.periods(data["store"], texts, release.texts.get(kept.unit_path(name)) or "")
 
     def _shorter(self, name: str, data: Json, want: Json, have: Json | None) -> None:
-        arguments: Json = {**_NOBODY, "timeout": TIMEOUT}
+        arguments: Json = {**NOBODY}
         found = (
             self._reported(data, want, arguments)
             if data.get("report")
             else self._asked(data, want, have, arguments)
         )
         if found is None:
-            found = rendered.shortened(data["store"], want, have, self.subject) if have else []
+            # Nobody who could say what goes.
+            found, arguments = rendered.shortened(data["store"], want, have, self.subject) if have else [], {}
         if found:
             self.refuse_shorter(f"component {name} on {self.subject}", found, arguments)
 
@@ -170,11 +182,14 @@ class Protection:
     # Both
 
     def refuse_shorter(self, what: str, found: list[shorten.Shortening], arguments: Json) -> None:
-        """Refuses shortenings unless the run confirms them; with what they take, as the stores in `arguments` can say."""
+        """Refuses shortenings unless the run confirms them; with what they take, as the stores in `arguments` (if any) can say."""
         if self.confirmed or not self.protected:
             return
-        stores = task.Stores({**_NOBODY, "minio": self.storage(), "timeout": TIMEOUT, **arguments})
-        rows = [row for one in found for row in task.priced(stores, one)]
+        if arguments:
+            stores = task.Stores({**arguments, "minio": arguments["minio"] or self.storage()})
+            rows = [row for one in found for row in task.priced(stores, one)]
+        else:
+            rows = [shorten.described(one, "unknown (it does not answer)") for one in found]
         if rows:
             self._refuse(
                 f"{what}: what would be deployed deletes data earlier than what is in force:\n{shorten.table(rows)}\n{self._way_out()}"

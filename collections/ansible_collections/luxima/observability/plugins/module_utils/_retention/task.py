@@ -131,6 +131,8 @@ class Stores:
         """Object storage, seen by its administrator. Raises Refused without its SDK."""
         if storage.MISSING:
             raise storage.Refused(f"the Python package minio is missing on the controller: {storage.MISSING}")
+        if not self._arguments["minio"]:
+            raise storage.Refused("no object storage of the platform is known here")
         return storage.Server(self._arguments["minio"][0], self._timeout)
 
     def bucket(self, consumer: str) -> str:
