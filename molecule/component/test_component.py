@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.parsing.vault import VaultLib, VaultSecret
 from ansible_collections.luxima.observability.plugins.module_utils._component import manifest as building
 from ansible_collections.luxima.observability.plugins.module_utils._component.record import parse as record_of
 
@@ -176,6 +177,85 @@ def test_a_secret_is_changed_but_never_shown(clean: Site) -> None:
         f"grep -c {SECRET}", ""
     )
     assert SECRET not in site.on_host("grep -rl . /root/.ansible/tmp /tmp 2>/dev/null; true")
+
+
+def test_a_vaulted_value_in_a_configuration_is_decrypted_and_never_shown(clean: Site, tmp_path: Path) -> None:
+    """Also where text is put together with it, of which nothing says that it holds one."""
+    site = clean
+    key = VaultSecret(b"of these tests")
+    (tmp_path / "key").write_bytes(key.bytes)
+    lines = VaultLib([]).encrypt(SECRET, key, "own").decode().split()
+    token = "\n".join(["token: !vault |", *(f"  {line}" for line in lines)])
+    (tmp_path / "vars.yml").write_text(
+        token + "\nauth: {basic_auth: {username: me, password: '{{ token }}'}}\n"
+        "conf: {route: {receiver: x}, receivers: [{name: x, webhook_configs: [{url: 'http://127.0.0.1/x', http_config: '{{ auth }}'}]}]}\n"
+    )
+    given = ("-e", f"@{tmp_path / 'vars.yml'}", "--vault-id", f"own@{tmp_path / 'key'}", "--diff", "-vvv")
+    record = alertmanager(environment={"JOINED": "a {{ token }}", "OPEN": "yes"})
+    record["files"][0]["content"] = "{{ conf | to_nice_yaml(sort_keys=False) }}"
+    record["files"].append(
+        {"path": "note.txt", "content": "put together: <{{ token }}>\n", "on_change": "none"}
+    )
+    first = site.run(record, *given)
+    assert first.code == 0, first.output
+    assert site.on_host("cd /etc/alertmanager && stat -Lc '%a %G' alertmanager.yml note.txt environment") == (
+        "640 alertmanager\n640 alertmanager\n640 alertmanager"
+    )
+    assert f'password: "{SECRET}"' in site.on_host("cat /etc/alertmanager/alertmanager.yml")
+    assert site.on_host("cat /etc/alertmanager/note.txt") == f"put together: <{SECRET}>"
+    assert f'JOINED="a {SECRET}"' in site.on_host("cat /etc/alertmanager/environment")
+    unit = site.on_host("cat /etc/systemd/system/alertmanager.service")
+    assert "OPEN=yes" in unit
+    assert SECRET not in unit
+    assert "/etc/alertmanager/alertmanager.yml: changed (secret)" in first.output
+    again = site.run(record, *given)
+    assert again.result["actions"] == []
+    for run in (first, again):
+        assert SECRET not in run.output
+        assert SECRET not in json.dumps(run.result)
+
+
+def test_a_key_of_stored_data_stays_while_there_is_data(clean: Site) -> None:
+    site = clean
+    guard = {"TOY_KEY": {"variable": "toy_key", "data": "/var/lib/toy"}}
+
+    def keyed(key: str, **more: Any) -> Json:
+        environment = {"TOY_KEY": key} if key else {"OTHER": "x"}
+        return toy(more, secret_environment=environment, stored_data_keys=guard)
+
+    def refused(record: Json, *options: str) -> None:
+        before = pid(site)
+        run = site.run(record, *options)
+        assert run.code != 0, run.output
+        assert "toy_key: what is stored in /var/lib/toy was written with another one" in run.message
+        assert "Nothing was activated" in run.message
+        assert pid(site) == before
+
+    # Nothing is stored yet: any key will do.
+    deploy(site, keyed("of an earlier version"))
+    deploy(site, keyed("first"))
+    site.on_host("echo data >/var/lib/toy/data")
+    for key in ("second", ""):
+        refused(keyed(key))
+        refused(keyed(key), "--check")
+    refused({"name": "toy", "state": "previous"})
+    refused({"name": "toy", "state": "previous"}, "--check")
+    # Whoever edits the file on the host changes nothing of that: what is put back is the key of the data.
+    site.on_host("sed -i s/first/edited/ /etc/toy/environment")
+    deploy(site, keyed("first", value=2))
+    # A host that an earlier version deployed to remembers nothing; its file says the same.
+    site.on_host("rm -r /opt/luxima/.data-keys")
+    refused(keyed("second"))
+    deploy(site, keyed("first", value=3))
+    assert "first" not in site.on_host("cat /opt/luxima/.data-keys/toy.json")
+    assert site.on_host("stat -c '%a' /opt/luxima/.data-keys /opt/luxima/.data-keys/toy.json") == "700\n600"
+    # A removal that leaves the data leaves the memory of its key; one that takes it does not.
+    deploy(site, {"name": "toy", "state": "absent"})
+    run = site.run(keyed("second"))
+    assert "toy_key: what is stored" in run.message
+    deploy(site, keyed("first"))
+    deploy(site, {"name": "toy", "state": "absent", "purge": True})
+    deploy(site, keyed("second"))
 
 
 def test_a_refused_configuration_never_arrives(clean: Site) -> None:

@@ -97,7 +97,7 @@ def environment(tmp_path: Path) -> Environment:
 
 def write(environment: Environment, **more: str) -> dict[str, str]:
     """An environment of one's own, in use: every secret has a value, in the identity `own`."""
-    made = {name: f"{name} of ours, 32 characters......" for name in values(SHIPPED[-1])} | more
+    made = {name: f"{name}, ours".ljust(32, ".")[-32:] for name in values(SHIPPED[-1])} | more
     text = "---\n# Ours, with a comment.\n" + "".join(vaulted(*pair) for pair in made.items())
     environment.file.write_text(text)
     return made

@@ -342,7 +342,7 @@ class ActionModule(ActionBase):
 
     def _closed(self, record: Record) -> tuple[Record, dict[str, building.Content]]:
         """The same, with every file closed that holds a secret this host knows: text that was put together says nothing of its parts."""
-        secrets_of_host = vaulted.spellings([*vaulted.known(self._vars), *self._declared_values()])
+        secrets_of_host = vaulted.worth_hiding([*vaulted.known(self._vars), *self._declared_values()])
         record = vaulted.moved(record, secrets_of_host)
         files = building.contents(record, self._rendered(record))
         return building.revised(record, building.closed(files, secrets_of_host))

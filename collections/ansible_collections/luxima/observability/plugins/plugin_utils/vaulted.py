@@ -9,7 +9,6 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
-from urllib.parse import quote
 
 from ansible.errors import AnsibleError
 from ansible.parsing.vault import EncryptedString, VaultHelper, VaultLib, VaultSecretsContext
@@ -23,7 +22,7 @@ from ansible_collections.luxima.observability.plugins.module_utils._component.re
 Json = dict[str, Any]
 
 HEADER = "$ANSIBLE_VAULT;"
-# How Ansible's filters write a vaulted value as YAML: it stays encrypted.
+# How Ansible's filters write a vaulted value as YAML before ansible-core 2.21: it stays encrypted.
 WRITTEN = re.compile(
     r"!vault (?:\||>)[0-9+-]*\n(?P<indent> +)(?P<text>\$ANSIBLE_VAULT;[^\n]+(?:\n(?P=indent)[0-9a-f]+)+)"
 )
@@ -107,30 +106,15 @@ def _clear(ciphertext: str, path: str) -> str:
         raise RecordError(f"files ({path}): a vaulted value cannot be decrypted: {error}") from None
 
 
-def spellings(values: Iterable[Any]) -> set[bytes]:
-    """How secrets look in a file: as they are, in JSON and YAML, in a URL."""
-    found: set[bytes] = set()
-    for value in values:
-        text = str(value).strip()
-        if len(text) >= SHORTEST:
-            found |= {
-                form.encode()
-                for form in (
-                    text,
-                    json.dumps(text)[1:-1],
-                    json.dumps(text, ensure_ascii=False)[1:-1],
-                    quote(text, ""),
-                )
-            }
-    return found
+def worth_hiding(values: Iterable[Any]) -> set[str]:
+    """Those that are not found by chance."""
+    return {text for value in values if len(text := str(value).strip()) >= SHORTEST}
 
 
-def moved(record: Record, secrets: Collection[bytes]) -> Record:
+def moved(record: Record, secrets: Collection[str]) -> Record:
     """The record with such variables of its unit, which everybody can read, in the secret environment."""
     found = {
-        key: value
-        for key, value in record.environment.items()
-        if any(secret in value.encode() for secret in secrets)
+        key: value for key, value in record.environment.items() if any(secret in value for secret in secrets)
     }
     return replace(
         record,

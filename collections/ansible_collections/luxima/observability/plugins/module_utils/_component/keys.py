@@ -35,7 +35,7 @@ def changed(name: str, manifest: Json, release: Path, salt: str) -> str:
     now = _digests(release, declared, salt)
     for variable, entry in declared.items():
         old = before.get(variable, {}).get("digest", "")
-        if old and old != now.get(variable) and _holds_data(entry["data"]):
+        if old and old != now.get(variable) and _holds_data(name, entry["data"]):
             return (
                 f"{entry['variable']}: what is stored in {entry['data']} was written with another one and could not be read any more. "
                 "Put the former value back (playbooks/secrets.yml keeps former files beside, as *.old), or copy the data first: "
@@ -104,8 +104,9 @@ def _digests(release: Path, declared: Json, salt: str) -> dict[str, str]:
     return {name: state.digest(values[name].encode(), True, salt) for name in declared if values.get(name)}
 
 
-def _holds_data(folder: str) -> bool:
+def _holds_data(name: str, folder: str) -> bool:
+    ours = ("lost+found", Path(state.mark(folder, name)).name)
     try:
-        return any(entry.name != "lost+found" for entry in Path(folder).iterdir())
+        return any(entry.name not in ours for entry in Path(folder).iterdir())
     except OSError:
         return False

@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import yaml
 
@@ -89,14 +90,39 @@ def contents(record: Record, rendered: Mapping[int, Mapping[str, bytes]]) -> dic
     return found
 
 
-def closed(files: Mapping[str, Content], secrets: Collection[bytes]) -> dict[str, Content]:
+def closed(files: Mapping[str, Content], secrets: Collection[str]) -> dict[str, Content]:
     """The same, with those that hold one of the secrets readable by the service only, and never shown."""
+    forms = {form for secret in secrets for form in _forms(secret)}
     return {
         path: replace(item, secret=True, mode=narrow(item.mode))
-        if not item.secret and any(secret in item.data for secret in secrets)
+        if not item.secret and _holds(path, item.data, secrets, forms)
         else item
         for path, item in files.items()
     }
+
+
+def _holds(path: str, data: bytes, secrets: Collection[str], forms: Collection[bytes]) -> bool:
+    if any(form in data for form in forms):
+        return True
+    # YAML may fold a text, or write it in one of many ways.
+    return path.endswith((".yml", ".yaml")) and any(
+        secret in value for value in _scalars(data) for secret in secrets
+    )
+
+
+def _forms(secret: str) -> set[bytes]:
+    """How a secret looks in a file: as it is, in JSON, in a URL."""
+    escaped = (json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1])
+    return {form.encode() for form in (secret, *escaped, quote(secret, ""))}
+
+
+def _scalars(data: bytes) -> list[str]:
+    """Every value of a YAML file; none of one that is something else."""
+    try:
+        events = list(yaml.parse(data, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+    except yaml.YAMLError:
+        return []
+    return [str(event.value) for event in events if isinstance(event, yaml.ScalarEvent)]
 
 
 def revised(record: Record, files: Mapping[str, Content]) -> tuple[Record, dict[str, Content]]:
