@@ -213,7 +213,7 @@ ATTACHED: tuple[tuple[re.Pattern[str], Form], ...] = tuple(
         (r"tempo_\w+_(?:period|duration|retention)", duration_go),
         (r"alertmanager_data_retention|promtail_journal_max_age|minio_incomplete_upload_expiry", duration_go),
         (r"cadvisor_housekeeping_interval|platform_retention_deletion_delay", duration_go),
-        (r"(?:loki|tempo)_\w+_(?:mb|bytes)|(?:loki)_max_(?:streams|entries)", positive),
+        (r"(?:loki|tempo)_\w+_(?:mb|bytes)|loki_max_(?:streams|entries)", positive),
         (r"\w+_memory_limit", go_bytes),
         (r"\w+_environment", environment),
         (r"\w+_port", port),

@@ -18,7 +18,7 @@ TOLD = re.compile(
 )
 # Directories, texts and words of the platform itself, whose forms others check.
 FREE = re.compile(
-    r"platform_environment|platform_retention|proxmox_ca_path|platform_artifact_mirror_url|guests_request_timeout|guest_\w+_mb"
+    r"platform_environment|platform_retention|proxmox_ca_path|platform_artifact_mirror_url|guests_request_timeout|(?:guest|platform)_\w+_mb"
 )
 
 
