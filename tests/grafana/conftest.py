@@ -36,7 +36,6 @@ class Guest:
         self.variables: dict[str, Any] = {
             "grafana_port": port,
             "grafana_listen_address": "127.0.0.1",
-            "grafana_data_dir": str(self.data),
         }
         self.password = PASSWORD
         command = [
@@ -79,6 +78,7 @@ class Guest:
             path for path in fresh.rglob("*") if path.suffix in (".ini", ".yml") or path.name == "start.json"
         ]:
             text = file.read_text().replace("/opt/luxima/grafana/current/share/grafana", str(self.home))
+            text = text.replace("/var/lib/grafana", str(self.data))
             file.write_text(text.replace("/etc/grafana", str(self.etc)))
         (fresh / "secrets" / "admin-password").write_text(self.password)
         self.etc.parent.mkdir(exist_ok=True)

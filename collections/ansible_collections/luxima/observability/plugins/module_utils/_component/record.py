@@ -331,11 +331,18 @@ def _files(value: Any) -> tuple[FileSpec, ...]:
                 f"{place}: exactly one of content, template and source is needed, found {origins}"
             )
         secret = _flag(f"{place}.secret", entry.get("secret", False))
+        content = entry.get("content")
+        if isinstance(content, (bool, list, tuple)) and secret:
+            # The value is not shown: it is a secret.
+            raise RecordError(f"{place}.content: expected text, found {type(content).__name__}")
         mode = entry.get("mode")
         found.append(
             FileSpec(
                 path=path,
-                content=entry.get("content"),
+                # A number that YAML read as one is text like any other.
+                content=str(content)
+                if isinstance(content, (int, float)) and not isinstance(content, bool)
+                else content,
                 template=_text(f"{place}.template", entry["template"]) if "template" in origins else "",
                 source=_text(f"{place}.source", entry["source"]) if "source" in origins else "",
                 on_change=_choice(f"{place}.on_change", entry.get("on_change", "restart"), ON_CHANGE),
@@ -412,7 +419,7 @@ def _unit(value: Any, *, required: bool) -> UnitSpec | None:
     settings = _mapping("unit.settings", entry.get("settings"))
     for key, item in settings.items():
         items = item if isinstance(item, (list, tuple)) else [item]
-        if not key.isalnum() or any(isinstance(x, (Mapping, list)) or "\n" in str(x) for x in items):
+        if not key.isalnum() or any(_unsettable(x) for x in items) or (None in items and item is not None):
             raise _wrong(f"unit.settings.{key}", "a value, a list of values or null", item)
     return UnitSpec(
         exec_start=command,
@@ -425,6 +432,10 @@ def _unit(value: Any, *, required: bool) -> UnitSpec | None:
         hardening=_choice("unit.hardening", entry.get("hardening", "strict"), HARDENING),
         after=_texts("unit.after", entry.get("after")),
     )
+
+
+def _unsettable(value: Any) -> bool:
+    return isinstance(value, (Mapping, list, tuple)) or "\n" in str(value)
 
 
 def _url(where: str, value: Any) -> str:

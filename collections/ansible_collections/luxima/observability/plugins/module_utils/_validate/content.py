@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .._content import alerting, dashboards, ini, paths, sources
+from .._content import alerting, dashboards, ini, paths, sources, texts
 from .._content.faults import Problem
 from .faults import Fault
 
@@ -27,6 +27,9 @@ def check(host: str, values: Mapping[str, Any]) -> list[Fault]:
     found: list[Problem] = []
     for name in _NO_FILES:
         found += paths.relative(values.get(name), name)
+    for name in values:
+        if name.endswith(("_environment", "_secret_files")) and name != "platform_environment":
+            found += texts.problems(values[name], name)
     if "alertmanager_config" in values:
         found += alerting.problems(values["alertmanager_config"], values.get("alertmanager_secret_files"))
     if "grafana_config" in values:

@@ -15,6 +15,7 @@ from ansible_collections.luxima.observability.plugins.module_utils._content impo
     ini,
     paths,
     sources,
+    texts,
 )
 from ansible_collections.luxima.observability.plugins.module_utils._content.faults import ContentError
 
@@ -304,3 +305,21 @@ def test_a_data_source_that_takes_anothers_place_is_refused(further: Any, where:
 
 def test_data_sources_of_ones_own() -> None:
     assert sources.problems([SOURCE, {"name": "100 $$ales", "type": "loki"}], SERVERS) == []
+
+
+# Environments and secret files
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        (True, 'is true or false; write text, such as "true"'),
+        (None, "is nothing"),
+        (["a"], "is a list"),
+        ({"a": "b"}, "is a mapping"),
+    ],
+)
+def test_what_is_no_text_is_refused_and_not_shown(value: Any, says: str) -> None:
+    ((where, text),) = texts.problems({"KEY": value, "GOOD": "x", "NUMBER": 5}, "loki_environment")
+    assert where == "loki_environment.KEY"
+    assert says in text
