@@ -893,3 +893,35 @@ def test_memory_is_bounded_where_the_host_can(clean: Site) -> None:
     variables = site.on_host(f"tr '\\0' '\\n' < /proc/{pid(site)}/environ").splitlines()
     assert "GOMEMLIMIT=86MiB" in variables
     assert deploy(site, toy(memory="96MiB"))["changed"] is False
+
+
+def test_a_changed_host_key_is_refused_at_once_but_of_a_guest_that_was_just_made(site: Site) -> None:
+    known = Path(site.platform.lab["lab_state_dir"]) / "known_hosts"
+    before = known.read_text()
+    wrong = site.folder / "wrong"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", wrong], check=True)
+    key = " ".join(wrong.with_suffix(".pub").read_text().split()[:2])
+
+    def ready(**arguments: Any) -> tuple[int, str, float]:
+        task = {"name": "Ready", "luxima.observability.guest_ready": {"deadline": 60, **arguments}}
+        start = time.monotonic()
+        # Connections that are still open know the right key.
+        command = [*site.command(site.play("ready", [task])), "--ssh-extra-args=-o ControlPath=none"]
+        done = site.ansible(command)
+        return done.returncode, done.stdout + done.stderr, time.monotonic() - start
+
+    try:
+        subprocess.run(["ssh-keygen", "-R", site.address, "-f", known], check=True, capture_output=True)
+        known.write_text(known.read_text() + f"{site.address} {key}\n")
+        code, told, seconds = ready()
+        assert code != 0
+        assert "was not made by this run" in " ".join(told.split()), told
+        assert f"ssh-keygen -R {site.address} -f {known}" in " ".join(told.split()), told
+        assert seconds < 30
+        code, told, _seconds = ready(result={"exists": True, "actions": ["configured", "started"]})
+        assert code != 0
+        code, told, _seconds = ready(result={"exists": True, "actions": ["created", "started"]})
+        assert code == 0, told
+        assert ready()[0] == 0
+    finally:
+        known.write_text(before)

@@ -9,7 +9,10 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 from ansible_collections.luxima.observability.plugins.plugin_utils.leftovers import leftovers, tell
-from ansible_collections.luxima.observability.plugins.plugin_utils.ready import wait_until_managed
+from ansible_collections.luxima.observability.plugins.plugin_utils.ready import (
+    forget_key,
+    wait_until_managed,
+)
 
 
 class ActionModule(ActionBase):
@@ -38,6 +41,8 @@ class ActionModule(ActionBase):
         if not exists or stays_off:
             answer.update(skipped=True, msg="the guest is not meant to run")
             return answer
+        if not self._task.check_mode and {"created", "cloned"} & set(result.get("actions", [])):
+            forget_key(self)
         if not arguments["wait"]:
             answer.update(skipped=True, msg="the guest is waited for when it is first used")
             return answer

@@ -10,6 +10,8 @@ version_added: 0.1.0
 description:
   - Waits until the connection to the host works and Python runs there. Asks several times a second, over a new
     connection each time.
+  - Of a guest that this run made, the host key that SSH remembers for its address is forgotten; a changed key of any other guest is
+    refused at once, with the command that says that it is meant so.
   - In check mode, a guest that does not exist or does not run yet is not waited for. The fact C(luxima_state) then says
     so, and M(luxima.observability.component) predicts without connecting.
   - Never reports a change.

@@ -5,10 +5,14 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import time
+from pathlib import Path
 
+from ansible import constants as C
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
+from ansible_collections.luxima.observability.plugins.plugin_utils import host_keys
 
 PAUSE = 0.3
 #: Seconds for one attempt to connect; a booting guest drops packets until its address is up.
@@ -16,7 +20,7 @@ CONNECT = 3
 
 
 def wait_until_managed(action: ActionBase, seconds: float) -> None:
-    """Returns when SSH and Python answer; AnsibleActionFail with the last reason after `seconds`."""
+    """Returns when SSH and Python answer; AnsibleActionFail with the last reason after `seconds`, at once when waiting is no use."""
     end, connection = time.monotonic() + seconds, action._connection
     asked = {"reconnection_retries": 0, "timeout": CONNECT}
     usual = {}
@@ -26,6 +30,8 @@ def wait_until_managed(action: ActionBase, seconds: float) -> None:
             usual[option] = connection.get_option(option)
             connection.set_option(option, value)
     while reason := _attempt(action):
+        if host_keys.changed(reason):
+            raise AnsibleActionFail(host_keys.way_out(*_ssh(action)))
         if time.monotonic() >= end:
             host = action._play_context.remote_addr
             raise AnsibleActionFail(
@@ -37,6 +43,26 @@ def wait_until_managed(action: ActionBase, seconds: float) -> None:
         time.sleep(PAUSE)
     for option, value in usual.items():
         connection.set_option(option, value)
+
+
+def forget_key(action: ActionBase) -> bool:
+    """The host was just made: whatever key is remembered for its address is that of another."""
+    arguments, host = _ssh(action)
+    return bool(arguments) and host_keys.forget(
+        arguments, host, Path(C.DEFAULT_LOCAL_TMP) / "known-hosts.lock"
+    )
+
+
+def _ssh(action: ActionBase) -> tuple[list[str], str]:
+    """How the connection calls SSH; no arguments when it is another."""
+    connection, words = action._connection, []
+    for option in ("ssh_args", "ssh_common_args", "ssh_extra_args"):
+        with contextlib.suppress(KeyError, AnsibleError):
+            words += shlex.split(connection.get_option(option) or "")
+    host, port = str(action._play_context.remote_addr), None
+    with contextlib.suppress(KeyError, AnsibleError):
+        host, port = connection.get_option("host") or host, connection.get_option("port")
+    return ([*words, "-p", str(port)] if port and words else words), host
 
 
 def _attempt(action: ActionBase) -> str:
