@@ -277,6 +277,29 @@ def test_thursday_the_log_pipeline(team: Team) -> None:
     )
 
 
+def test_thursday_entries_of_a_file_that_only_its_group_reads(team: Team) -> None:
+    text = "2026-01-01 boom password=abc123\\n\\tat shop.Main\\n2026-01-01 next\\n"
+    team.site.on(
+        team.agent1,
+        "groupadd --system shop; install -d -m 750 -g shop /var/log/shop;"
+        f"install -m 640 -g shop /dev/null /var/log/shop/app.log; printf '{text}' >>/var/log/shop/app.log",
+    )
+    group = {"job": "shop", "log_class": "web", "paths": ["/var/log/shop/*.log"], "multiline": "^[0-9]{4}-"}
+    team.edit(promtail_groups=["shop"], promtail_extra_files=[group])
+    # A process learns its groups when it starts; the other host has no such group.
+    team.change({("obs", "promtail"): "reloaded", ("agent1", "promtail"): "restarted"}, predict=True)
+    found = until(
+        lambda: get(f"{team.loki}/loki/api/v1/query_range", query='{job="shop"} |= "boom"', since="5m")[
+            "data"
+        ]["result"]
+    )
+    assert [entry[1] for stream in found for entry in stream["values"]] == [
+        "2026-01-01 boom password=***REDACTED***\n\tat shop.Main"
+    ]
+    team.edit(promtail_groups=None, promtail_extra_files=None)
+    team.change({("obs", "promtail"): "reloaded", ("agent1", "promtail"): "reloaded"})
+
+
 def test_thursday_it_is_taken_back_on_one_host(team: Team) -> None:
     rollback = ("playbooks/rollback.yml", "-e", "component=promtail", "--limit", "agent1")
     done = team.change({("agent1", "promtail"): "rolled_back"}, *rollback, predict=True)

@@ -86,7 +86,7 @@ class ActionModule(ActionBase):
             },
             template=lambda variables, value: evaluate(self._templar, variables, value),
             roles=roles,
-            known=known | schema.switches(places.beside(__file__, "playbooks")),
+            known=known | schema.added(folder) | schema.switches(places.beside(__file__, "playbooks")),
             run_tags=list(task_vars.get("ansible_run_tags") or []),
             skip_tags=list(task_vars.get("ansible_skip_tags") or []),
         )

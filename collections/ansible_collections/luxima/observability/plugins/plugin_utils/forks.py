@@ -18,6 +18,7 @@ PLUGINS = (
     (filter_loader, "luxima.observability.hostport"),
     (test_loader, "ansible.builtin.match"),
     (lookup_loader, "ansible.builtin.env"),
+    (lookup_loader, "luxima.observability.together"),
 )
 
 

@@ -37,7 +37,10 @@ def _known() -> set[str]:
     switches = places.beside(__file__, "playbooks")
     return _once(
         "names.json",
-        lambda: schema.switches(switches) | (schema.names(roles) if roles is not None else set()),
+        lambda: (
+            schema.switches(switches)
+            | (schema.names(roles) | schema.added(roles) if roles is not None else set())
+        ),
     )
 
 

@@ -18,7 +18,7 @@ from .._artifacts.store import default_lock_file
 from .._component.manifest import plain
 from .._retention import policy as retention
 from .._secrets import examples
-from . import content, guests, hosts, logs, relations, schema, scraping
+from . import additions, content, guests, hosts, logs, relations, schema, scraping
 from . import groups as grouping
 from .faults import Fault
 from .schema import Role
@@ -209,9 +209,32 @@ def _host(
     for role in (role for role in inventory.roles.values() if role.name not in roles):
         blank = [name for name in role.options if name in raw and raw[name] is None]
         faults += [empty for name in blank if (empty := schema.nothing(name, role.options[name], host))]
+    faults += _additions(inventory, host, raw, values)
     faults += _open_mappings(values, host)
     found.faults += faults or derived
     return values
+
+
+def _additions(inventory: Inventory, host: str, raw: dict[str, Any], values: dict[str, Any]) -> list[Fault]:
+    """Variables that add to others: of the same type, and joined in what is inspected further."""
+    faults: list[Fault] = []
+    for role in inventory.roles.values():
+        for base in schema.bases(inventory.known) & role.options.keys():
+            more = [name for name in additions.names_of(base, raw) if name != base]
+            given = {base: values[base]} if base in values else {}
+            for name in more:
+                try:
+                    given[name] = inventory.template({**role.defaults, **raw}, raw[name])
+                except AnsibleError as error:
+                    faults.append(Fault(name, host, explain(error, raw[name])))
+                    continue
+                faults += schema.check_value(name, role.options[base], given[name], host, False)
+            try:
+                values.update({base: additions.joined(base, given)} if more else {})
+            except additions.Clash as error:
+                variable, _, text = str(error).partition(": ")
+                faults.append(Fault(variable, host, text))
+    return faults
 
 
 def _missing(role: Role, name: str, host: str) -> Fault:

@@ -15,7 +15,7 @@ from ansible.errors import AnsibleError
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
 from .._component.manifest import plain
-from . import forms
+from . import additions, forms
 from .faults import Fault
 
 # Variables of inventories that no component owns.
@@ -97,6 +97,17 @@ def names(roles: Path) -> set[str]:
     }
 
 
+def added(roles: Path) -> set[str]:
+    """Variables that others add to, each as C(<name>_*)."""
+    text = _texts(file for part in ("defaults", "vars") for file in roles.glob(f"*/{part}/**/*.yml"))
+    return {f"{name}_*" for name in additions.read_in(text)}
+
+
+def bases(known: Iterable[str]) -> set[str]:
+    """The variables of added() among what is known."""
+    return {name[:-2] for name in known if name.endswith("_*")}
+
+
 def _texts(files: Iterable[Path]) -> str:
     return "\n".join(file.read_text(encoding="utf-8") for file in sorted(files))
 
@@ -105,7 +116,9 @@ def unknown(names: Iterable[str], known: set[str], components: Iterable[str], ho
     """Variables that carry an owner's prefix but that the owner does not know."""
     prefixes = tuple(f"{component}_" for component in components) + SHARED_PREFIXES
     faults = []
-    for name in sorted(name for name in names if name.startswith(prefixes) and name not in known):
+    strange = sorted(name for name in names if name.startswith(prefixes) and name not in known)
+    shared = bases(known) if strange else set()
+    for name in (name for name in strange if not additions.base_of(name, shared)):
         near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.6)
         hint = f"did you mean {near[0]}?" if near else "remove it, or name it without this prefix"
         faults.append(Fault(name, host, f"no such variable; {hint}"))
