@@ -23,6 +23,7 @@ from lab.drivers.base import Driver, Guest
 from lab.errors import ApiError, die
 from lab.faults import Faults, checked
 from lab.files import Files
+from lab.statd import PERIOD, Statd
 from lab.tasks import Tasks
 
 VERSION = {"version": "9.1.4", "release": "9.1", "repoid": "5ac30304265fbd8e"}
@@ -126,8 +127,13 @@ class Cluster:
         access: Access,
         faults: Faults | None = None,
         state: Path | None = None,
+        lag: float = PERIOD,
     ) -> None:
+        """`lag`: seconds between two broadcasts of what the nodes know of their guests."""
         self.nodes = nodes
+        # Nodes that are down: they are known, and none of them answers.
+        self.dead: set[str] = set()
+        self.statd = Statd(lag)
         self.drivers = drivers
         self.access = access
         self.faults = faults or Faults()
@@ -190,10 +196,14 @@ class Cluster:
         """Switch a fault of `lab.faults.SWITCHES`; ValueError says what is wrong with it."""
         if not on and not name:
             self.faults.reset()
+            self.dead.clear()
+            self.statd.silent.clear()
             return
         values = checked(name, given)
         if name == "expired-ticket":
             self.access.expire_tickets()
+        elif name in ("dead-node", "silent-statd"):
+            self._silence(name, str(values["node"]), on)
         elif name == "lock-held":
             guest = self.guests.get(values["vmid"])
             if guest is None:
@@ -204,6 +214,18 @@ class Cluster:
                     guest.config["lock"] = values["lock"]
         else:
             self.faults.switch(name, values, on)
+
+    def _silence(self, fault: str, node: str, on: bool) -> None:
+        if node not in self.nodes:
+            raise ValueError(f"{fault}: there is no node {node!r}; add node=<{'|'.join(self.nodes)}>")
+        for nodes in [self.dead, self.statd.silent] if fault == "dead-node" else [self.statd.silent]:
+            (nodes.add if on else nodes.discard)(node)
+
+    def troubles(self) -> list[str]:
+        """Faults that are on, in words."""
+        quiet = self.statd.silent - self.dead
+        found = [f"dead-node node={node}" for node in sorted(self.dead)]
+        return [*found, *(f"silent-statd node={node}" for node in sorted(quiet)), *self.faults.active()]
 
     # -- services of the HA manager
 
@@ -237,6 +259,8 @@ class Cluster:
                 500,
                 f"hostname lookup '{name}' failed - failed to get address info for: {name}: Name or service not known",
             )
+        if name in self.dead:
+            raise ApiError(595, "Errors during connection establishment, proxy handshake: No route to host")
         return name
 
     def find(self, vmid: int, node: str, kind: str) -> Guest:

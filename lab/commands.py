@@ -417,7 +417,13 @@ def status() -> int:
     say(
         f"{instance.name} is up: https://127.0.0.1:{instance.port}, guests in {instance.subnet}.0/24 on {instance.bridge}"
     )
-    for guest in api(instance, "/cluster/resources?type=vm", timeout=30):
+    rows = [
+        {**guest, "node": node}
+        for node in NODES
+        for kind in ("lxc", "qemu")
+        for guest in api(instance, f"/nodes/{node}/{kind}", timeout=30)
+    ]
+    for guest in sorted(rows, key=lambda row: int(row["vmid"])):
         memory = f"{guest['mem'] >> 20}/{guest['maxmem'] >> 20} MiB"
         disk = f"{guest['disk'] >> 20}/{guest['maxdisk'] >> 20} MiB"
         say(

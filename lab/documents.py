@@ -5,9 +5,20 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from pathlib import Path
 from typing import Any
+
+from lab.errors import die
+
+
+def trimmed(values: dict[str, Any]) -> dict[str, Any]:
+    """Values as a file of sections gives them back: a line ends with what is no blank, and is one line."""
+    for key, value in values.items():
+        if re.search(r"[\x00-\x1f\x7f]", str(value)):
+            raise die(f"detected unexpected control character in key '{key}'")
+    return {key: value.strip() if isinstance(value, str) else value for key, value in values.items()}
 
 
 class Documents:

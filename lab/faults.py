@@ -25,6 +25,8 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "no-reply": {"method": "*", "path": ".", "times": 1, "status": 596, "reason": "Connection timed out"},
     "expired-ticket": {},
     "lock-held": {"vmid": 0, "lock": "backup"},
+    "dead-node": {"node": ""},
+    "silent-statd": {"node": ""},
 }
 _CLONING = ("qmclone", "vzclone", "vzcreate")
 

@@ -32,6 +32,7 @@ from typing import Any
 from lab import tls
 from lab.access import Identity
 from lab.api import dispatch
+from lab.api.cluster import facts
 from lab.cluster import Cluster
 from lab.errors import ApiError
 
@@ -231,7 +232,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 cluster.switch(name, values, on)
             except ValueError as error:
                 raise ApiError(400, str(error)) from None
-        return 200, "OK", {"data": cluster.faults.active()}
+        return 200, "OK", {"data": cluster.troubles()}
 
     def do_GET(self) -> None:
         self._handle()
@@ -279,6 +280,13 @@ class Server(http.server.ThreadingHTTPServer):
         self._connections: set[socket.socket] = set()
         self._connections_lock = threading.Lock()
         super().__init__(("127.0.0.1", port), Handler)
+        self.broadcast()
+        threading.Thread(target=cluster.statd.run, args=(self.broadcast,), daemon=True).start()
+
+    def broadcast(self) -> None:
+        """What every node's pvestatd does now and then."""
+        cluster = self.cluster
+        cluster.statd.tell(list(cluster.guests.values()), lambda guest: facts(cluster, guest))
 
     @property
     def port(self) -> int:
@@ -312,6 +320,7 @@ class Server(http.server.ThreadingHTTPServer):
 
     def stop(self) -> None:
         """End serving and every open connection."""
+        self.cluster.statd.stop()
         self.shutdown()
         self.server_close()
         with self._connections_lock:

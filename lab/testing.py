@@ -17,6 +17,7 @@ from lab.drivers.base import Guest
 from lab.drivers.memory import MemoryDriver
 from lab.faults import Faults
 from lab.server import LogEntry, Server
+from lab.statd import PERIOD
 
 ROOT_PASSWORD = "correct horse battery staple"  # noqa: S105
 SECRETS = {
@@ -81,6 +82,24 @@ class TestServer:
             else:
                 guest.config.pop("lock", None)
 
+    def broadcast(self) -> None:
+        """The nodes tell each other what they know of their guests, as they do every ten seconds."""
+        self._server.broadcast()
+
+    def kill(self, node: str, silent: float = 0.0) -> None:
+        """A node dies; it was `silent` seconds before."""
+        self.cluster.switch("dead-node", {"node": node}, True)
+        self.cluster.statd.skip(silent)
+
+    def revive(self, node: str) -> None:
+        self.cluster.switch("dead-node", {"node": node}, False)
+
+    def move(self, name: str, node: str) -> None:
+        """A migration that is over: the guest is on another node from now on."""
+        guest = self.guest(name)
+        with self.cluster.change(guest, skiplock=True):
+            guest.node = node
+
     def expire_tickets(self) -> None:
         self.cluster.access.expire_tickets()
 
@@ -105,8 +124,10 @@ def server(
     nodes: tuple[str, ...] = ("pve1", "pve2", "pve3"),
     delay: float = 0.0,
     vm_templates: bool = False,
+    lag: float = PERIOD,
 ) -> Iterator[TestServer]:
-    """A server until the block ends. `delay`: seconds that each piece of work of a guest takes.
+    """A server until the block ends. `delay`: seconds that each piece of work of a guest takes. `lag`: seconds that the
+    list of the cluster's guests is late with names, as a real one is.
 
     `vm_templates`: with a virtual machine `debian-12-cloud` to clone on each node, ids from 9001.
     """
@@ -116,7 +137,7 @@ def server(
     accounts(access, ROOT_PASSWORD, SECRETS["lab"])
     memory, machines = MemoryDriver(delay=delay), MemoryDriver("qemu", delay)
     faults = Faults()
-    cluster = Cluster(nodes, {"lxc": memory, "qemu": machines}, access, faults)
+    cluster = Cluster(nodes, {"lxc": memory, "qemu": machines}, access, faults, lag=lag)
     cluster.conform = True
     if vm_templates:
         cluster.provide_templates()

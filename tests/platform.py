@@ -233,6 +233,13 @@ class Platform:
         with urllib.request.urlopen(request, timeout=30, context=context) as answer:
             return json.load(answer)["data"]
 
+    def guests(self) -> list[Json]:
+        """All guests: where they are and their pools as the cluster knows them, the rest as their nodes tell it now."""
+        places = {row["vmid"]: row for row in self.api("GET", "cluster/resources?type=vm")}
+        nodes = sorted({(row["node"], row["type"]) for row in places.values()})
+        rows = [row for node, kind in nodes for row in self.api("GET", f"nodes/{node}/{kind}")]
+        return [{**places[row["vmid"]], **row, "type": places[row["vmid"]]["type"]} for row in rows]
+
     # -- servers
 
     def query(self, expression: str) -> list[Json]:

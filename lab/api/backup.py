@@ -12,6 +12,7 @@ from typing import Any
 from lab.api.core import Request, route
 from lab.api.guests import names
 from lab.api.storage import require_storage
+from lab.documents import trimmed
 from lab.drivers.base import Guest, split_properties
 from lab.errors import ParameterError, die
 from lab.tasks import Task
@@ -69,7 +70,7 @@ def create(request: Request) -> None:
     with request.cluster.lock:
         if name in _jobs(request):
             raise die(f"Job '{name}' already exists")
-        job = {key: value for key, value in request.params.items() if key not in _NOT_JOB}
+        job = trimmed({key: value for key, value in request.params.items() if key not in _NOT_JOB})
         _jobs(request)[name] = _checked(request, job)
         request.cluster.documents.save("jobs")
 
@@ -86,7 +87,7 @@ def update(request: Request) -> None:
         job = dict(_job(request))
         for key in names(params.get("delete")):
             job.pop(key, None)
-        job.update({key: value for key, value in params.items() if key not in _NOT_JOB})
+        job.update(trimmed({key: value for key, value in params.items() if key not in _NOT_JOB}))
         if "vmid" in params:
             others = ["all", "exclude", "pool"]
         elif params.get("all"):

@@ -10,6 +10,7 @@ from typing import Any
 from lab.api import nodes as node_api
 from lab.api import storage as storage_api
 from lab.api.core import Request, route
+from lab.cluster import Cluster
 from lab.drivers.base import Guest, split_properties
 from lab.errors import ParameterError
 
@@ -22,24 +23,21 @@ def boot_disk(guest: Guest) -> str:
     )
 
 
-def _cores(request: Request, guest: Guest) -> int:
+def _cores(cluster: Cluster, guest: Guest) -> int:
     if guest.kind == "qemu":
         return int(guest.config.get("cores", 1)) * int(guest.config.get("sockets", 1))
-    return int(guest.config.get("cores", 0)) or int(request.cluster.driver(guest).node_status()["cores"])
+    return int(guest.config.get("cores", 0)) or int(cluster.driver(guest).node_status()["cores"])
 
 
-def guest_resource(request: Request, guest: Guest) -> dict[str, Any]:
-    runtime = request.cluster.driver(guest).runtime(guest)
+def facts(cluster: Cluster, guest: Guest) -> dict[str, Any]:
+    """What a guest's own node knows of it at this moment."""
+    runtime = cluster.driver(guest).runtime(guest)
     memory_mb = int(split_properties(str(guest.config.get("memory", 512)), "current")["current"])
-    entry: dict[str, Any] = {
-        "id": f"{guest.kind}/{guest.vmid}",
-        "vmid": guest.vmid,
-        "type": guest.kind,
-        "node": guest.node,
+    return {
         "name": guest.name,
         "status": "running" if runtime.running else "stopped",
         "template": int(guest.config.get("template", 0)),
-        "maxcpu": _cores(request, guest),
+        "maxcpu": _cores(cluster, guest),
         "maxmem": memory_mb << 20,
         "maxdisk": guest.disk_size("rootfs" if guest.kind == "lxc" else boot_disk(guest)),
         "cpu": runtime.cpu,
@@ -51,16 +49,30 @@ def guest_resource(request: Request, guest: Guest) -> dict[str, Any]:
         "diskread": runtime.diskread,
         "diskwrite": runtime.diskwrite,
     }
-    pool = request.cluster.pool_of(guest.vmid)
+
+
+def shared(cluster: Cluster, guest: Guest) -> dict[str, Any]:
+    """What every node knows of a guest at this moment, because it stands in files that they share."""
+    entry: dict[str, Any] = {
+        "id": f"{guest.kind}/{guest.vmid}",
+        "vmid": guest.vmid,
+        "type": guest.kind,
+        "node": guest.node,
+    }
     for key, value in (
-        ("pool", pool),
+        ("pool", cluster.pool_of(guest.vmid)),
         ("tags", guest.config.get("tags")),
         ("lock", guest.config.get("lock")),
-        ("hastate", request.cluster.ha.get(request.cluster.sid(guest), {}).get("state")),
+        ("hastate", cluster.ha.get(cluster.sid(guest), {}).get("state")),
     ):
         if value:
             entry[key] = value
     return entry
+
+
+def guest_resource(cluster: Cluster, guest: Guest) -> dict[str, Any]:
+    """A guest as the list of the cluster has it: its name, power and numbers are as old as its node's last broadcast."""
+    return {**shared(cluster, guest), **(cluster.statd.told(guest.vmid) or {"status": "unknown"})}
 
 
 @route("GET", "/cluster/resources")
@@ -70,7 +82,7 @@ def resources(request: Request) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     if kind in (None, "vm"):
         found += [
-            guest_resource(request, guest)
+            guest_resource(request.cluster, guest)
             for guest in list(request.cluster.guests.values())
             if access.has(request.who, f"/vms/{guest.vmid}", ["VM.Audit"])
         ]
@@ -87,7 +99,7 @@ def resources(request: Request) -> list[dict[str, Any]]:
                             "type": "storage",
                             "node": name,
                             "storage": storage.id,
-                            "status": "available",
+                            "status": "unknown" if name in request.cluster.dead else "available",
                             "plugintype": storage.type,
                             "content": ",".join(sorted(storage.content)),
                             "shared": int(storage.shared),
@@ -123,7 +135,7 @@ def status(request: Request) -> list[dict[str, Any]]:
             "name": name,
             "nodeid": number,
             "ip": "127.0.0.1",
-            "online": 1,
+            "online": int(name not in request.cluster.dead),
             "local": int(number == 1),
             "level": "",
         }

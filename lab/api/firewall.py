@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -28,6 +29,68 @@ _FIELDS = (
     "source",
     "sport",
     "type",
+)
+# The names of /etc/protocols, in small letters as they stand there.
+_PROTOCOLS = frozenset(
+    [
+        "ip",
+        "hopopt",
+        "icmp",
+        "igmp",
+        "ggp",
+        "ipencap",
+        "st",
+        "tcp",
+        "egp",
+        "igp",
+        "pup",
+        "udp",
+        "hmp",
+        "xns-idp",
+        "rdp",
+        "iso-tp4",
+        "dccp",
+        "xtp",
+        "ddp",
+        "idpr-cmtp",
+        "ipv6",
+        "ipv6-route",
+        "ipv6-frag",
+        "idrp",
+        "rsvp",
+        "gre",
+        "esp",
+        "ah",
+        "skip",
+        "ipv6-icmp",
+        "icmpv6",
+        "ipv6-nonxt",
+        "ipv6-opts",
+        "rspf",
+        "vmtp",
+        "eigrp",
+        "ospf",
+        "ax.25",
+        "ipip",
+        "etherip",
+        "encap",
+        "pim",
+        "ipcomp",
+        "vrrp",
+        "l2tp",
+        "isis",
+        "sctp",
+        "fc",
+        "mobility-header",
+        "udplite",
+        "mpls-in-ip",
+        "manet",
+        "hip",
+        "shim6",
+        "wesp",
+        "rohc",
+        "ethernet",
+    ]
 )
 # What is not an option or a field of a rule among the parameters.
 _ADDRESSING = {"node", "vmid", "pos", "digest", "delete", "moveto"}
@@ -55,13 +118,14 @@ def _document(request: Request, scope: str) -> dict[str, Any]:
     return found
 
 
-def _digest(document: dict[str, Any]) -> str:
-    return hashlib.sha1(json.dumps(document, sort_keys=True).encode()).hexdigest()  # noqa: S324
+def _digest(document: dict[str, Any], part: str) -> str:
+    """Options and rules have one each."""
+    return hashlib.sha1(json.dumps(document[part], sort_keys=True).encode()).hexdigest()  # noqa: S324
 
 
-def _require_current(request: Request, document: dict[str, Any]) -> None:
+def _require_current(request: Request, document: dict[str, Any], part: str) -> None:
     expected = request.params.get("digest")
-    if expected and expected != _digest(document):
+    if expected and expected != _digest(document, part):
         raise die("detected modified configuration - file changed by other user? Try again.")
 
 
@@ -73,12 +137,17 @@ def _position(request: Request, document: dict[str, Any]) -> int:
 
 
 def _shown(document: dict[str, Any], position: int) -> dict[str, Any]:
-    return {"pos": position, **document["rules"][position], "digest": _digest(document)}
+    return {"pos": position, **document["rules"][position], "digest": _digest(document, "rules")}
 
 
 def _check(rule: dict[str, Any]) -> None:
     """What the schema cannot say of a rule."""
     errors: dict[str, str] = {}
+    proto = str(rule.get("proto") or "")
+    if proto and proto not in _PROTOCOLS and not (proto.isdigit() and int(proto) < 256):
+        errors["proto"] = f"invalid format - unknown protocol '{proto}'"
+    if re.search(r"[\x00-\x1f]", str(rule.get("comment", ""))):
+        errors["comment"] = "invalid format - control characters are not allowed"
     for key in ("source", "dest"):
         versions = set()
         for word in names(rule.get(key)):
@@ -106,8 +175,8 @@ def _check(rule: dict[str, Any]) -> None:
 def _register(base: str, scope: Callable[[Request], str]) -> None:
     """The methods of one kind of firewall."""
 
-    def changed(request: Request, document: dict[str, Any]) -> dict[str, Any]:
-        _require_current(request, document)
+    def changed(request: Request, document: dict[str, Any], part: str = "rules") -> dict[str, Any]:
+        _require_current(request, document, part)
         return document
 
     @route("GET", base)
@@ -117,12 +186,12 @@ def _register(base: str, scope: Callable[[Request], str]) -> None:
     @route("GET", f"{base}/options")
     def options(request: Request) -> dict[str, Any]:
         document = _document(request, scope(request))
-        return {**document["options"], "digest": _digest(document)}
+        return {**document["options"], "digest": _digest(document, "options")}
 
     @route("PUT", f"{base}/options")
     def set_options(request: Request) -> None:
         with request.cluster.lock:
-            document = changed(request, _document(request, scope(request)))
+            document = changed(request, _document(request, scope(request)), "options")
             for key in names(request.params.get("delete")):
                 document["options"].pop(key, None)
             given = {k: v for k, v in request.params.items() if k not in _ADDRESSING}

@@ -9,7 +9,7 @@ from collections.abc import Callable, Container
 from typing import Any
 
 from lab import schema
-from lab.api.cluster import guest_resource
+from lab.api.cluster import facts, shared
 from lab.api.core import Request, route
 from lab.cluster import Cluster, digest
 from lab.drivers.base import Creation, Guest, join_properties, split_properties
@@ -66,7 +66,7 @@ def listing(
 
 def row(request: Request, guest: Guest) -> dict[str, Any]:
     """What a row of a listing says of a guest of any kind."""
-    resource = guest_resource(request, guest)
+    resource = {**shared(request.cluster, guest), **facts(request.cluster, guest)}
     entry = {key: resource[key] for key in _STATUS} | {"cpus": resource["maxcpu"]}
     entry |= {key: resource[key] for key in ("tags", "lock") if key in resource}
     runtime = request.cluster.driver(guest).runtime(guest)

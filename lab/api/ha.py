@@ -11,6 +11,7 @@ from typing import Any
 from lab.api.core import Request, route
 from lab.api.guests import names
 from lab.api.power import obey_ha
+from lab.documents import trimmed
 from lab.drivers.base import Guest
 from lab.errors import ParameterError, die
 
@@ -64,11 +65,13 @@ def read(request: Request) -> dict[str, Any]:
 def _values(request: Request) -> dict[str, Any]:
     if "group" in request.params:
         raise die("cannot use group: ha groups have been migrated to rules")
-    return {
-        key: value
-        for key, value in request.params.items()
-        if key not in ("sid", "type", "digest", "delete", "group")
-    }
+    return trimmed(
+        {
+            key: value
+            for key, value in request.params.items()
+            if key not in ("sid", "type", "digest", "delete", "group")
+        }
+    )
 
 
 @route("POST", "/cluster/ha/resources")
@@ -175,7 +178,7 @@ def create_rule(request: Request) -> None:
         for sid in names(params["resources"]):
             if sid not in cluster.ha:
                 raise ParameterError({"resources": f"cannot use unmanaged resource(s) {sid}."})
-        cluster.ha_rules[name] = {key: value for key, value in params.items() if key != "rule"}
+        cluster.ha_rules[name] = trimmed({key: value for key, value in params.items() if key != "rule"})
         cluster.save_ha()
 
 

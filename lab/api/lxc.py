@@ -28,6 +28,7 @@ from lab.api.guests import (
     row,
     spawn,
 )
+from lab.api.networks import require_use
 from lab.api.snapshots import source_of_clone
 from lab.api.storage import require_storage
 from lab.cluster import volumes
@@ -164,6 +165,7 @@ def _check_options(request: Request, guest: Guest | None, values: dict[str, Any]
                 )
     if errors:
         raise ParameterError(errors)
+    require_use(request, [split_properties(str(raw)) for key, raw in values.items() if _is_net(key)])
     if guest is None:
         return
     for key, value in values.items():
@@ -325,6 +327,7 @@ def clone(request: Request) -> str:
         raise ParameterError({"storage": "parameter 'storage' not allowed for linked clones"})
     newid, pool = int(params["newid"]), str(params.get("pool", ""))
     require_allocation(request, newid, pool)
+    require_use(request, [split_properties(str(raw)) for key, raw in source.config.items() if _is_net(key)])
     if params.get("storage"):
         require_storage(request, str(params["storage"]), "rootdir")
     require_space_of_clone(request, source)

@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 from lab.api.core import Request, route
+from lab.api.networks import visible
 from lab.cluster import VERSION
 from lab.errors import ParameterError
 from lab.tasks import UPID, Task
@@ -20,7 +21,7 @@ def node_resource(request: Request, name: str) -> dict[str, Any]:
         "id": f"node/{name}",
         "type": "node",
         "node": name,
-        "status": "online",
+        "status": "offline" if name in request.cluster.dead else "online",
         "maxcpu": machine["cores"],
         "cpu": 0.05,
         "maxmem": machine["memory"],
@@ -73,6 +74,9 @@ def version(_request: Request) -> dict[str, str]:
 @route("GET", "/nodes/{node}/network")
 def networks(request: Request) -> list[dict[str, Any]]:
     kind = request.params.get("type")
+    # A list without a type shows everything to whoever may read the node.
+    if kind is not None and not visible(request.cluster, request.who, "vmbr0"):
+        return []
     if kind not in (None, "bridge", "any_bridge", "any_local_bridge", "include_sdn"):
         return []
     return [

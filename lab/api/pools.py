@@ -18,7 +18,7 @@ def _entry(request: Request, name: str, pool: Pool, members: bool) -> dict[str, 
     if pool.comment:
         entry["comment"] = pool.comment
     if members:
-        found = [guest_resource(request, request.cluster.guests[vmid]) for vmid in pool.members]
+        found = [guest_resource(request.cluster, request.cluster.guests[vmid]) for vmid in pool.members]
         # A storage is shown as the node that answers sees it.
         node = next(iter(request.cluster.nodes))
         found += [

@@ -30,6 +30,7 @@ from lab.api.guests import (
     row,
     spawn,
 )
+from lab.api.networks import require_use
 from lab.api.snapshots import source_of_clone
 from lab.api.storage import require_storage
 from lab.cluster import volumes
@@ -180,6 +181,9 @@ def _check_options(request: Request, guest: Guest | None, values: dict[str, Any]
             raise ApiError(501, "custom cloud-init files are not implemented")
     if errors:
         raise ParameterError(errors)
+    require_use(request, [parse_nic(str(raw)) for key, raw in values.items() if _is_net(key)])
+    if "startup" in values:
+        request.cluster.access.require(request.who, "/", ["Sys.Modify"])
     if guest is None:
         return
     for key, value in values.items():
@@ -308,6 +312,7 @@ def clone(request: Request) -> str:
     if newid in cluster.guests:
         raise die(f"unable to create VM {newid}: config file already exists")
     require_allocation(request, newid, pool)
+    require_use(request, [parse_nic(str(raw)) for key, raw in source.config.items() if _is_net(key)])
     target = str(params.get("storage", ""))
     if target:
         require_storage(request, target, "images")

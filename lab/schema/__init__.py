@@ -195,6 +195,10 @@ def parse_properties(form: Mapping[str, Any], text: str, errors: dict[str, str])
             result[str(form[key]["keyAlias"])] = key
         name = str(form[key].get("alias", key))
         result[name] = _scalar(form.get(name, form[key]), value, errors, key)
+    for key in list(result):
+        needs = form.get(key, {}).get("requires")
+        if needs and needs not in result:
+            errors[needs] = f"missing property - '{key}' requires this property"
     for key, sub in form.items():
         if key not in result and not sub.get("optional") and "alias" not in sub and "keyAlias" not in sub:
             errors[key] = _MISSING

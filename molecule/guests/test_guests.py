@@ -56,7 +56,7 @@ def guest(name: str) -> Any:
 
 
 def base(name: str) -> str:
-    row = next(row for row in SITE.api("GET", "cluster/resources?type=vm") if row["name"] == name)
+    row = next(row for row in SITE.guests() if row["name"] == name)
     return f"nodes/{row['node']}/{row['type']}/{row['vmid']}"
 
 

@@ -39,7 +39,7 @@ def test_report_of_the_run() -> None:
 def test_guests_are_what_the_inventory_says() -> None:
     wanted = SITE.values("guest_kind", "guest_node")
     names = SITE.groups["guests"]
-    found = {row["name"]: row for row in SITE.api("GET", "cluster/resources?type=vm")}
+    found = {row["name"]: row for row in SITE.guests()}
     assert {name: (found[name]["type"], found[name]["node"], found[name]["status"]) for name in names} == {
         name: (
             {"vm": "qemu", "lxc": "lxc"}[wanted[name]["guest_kind"]],
@@ -55,7 +55,7 @@ def test_guests_are_what_the_inventory_says() -> None:
 def test_what_stands_beside_the_guests_is_what_the_inventory_says() -> None:
     wanted = SITE.values("guest_pool", "guest_firewall", "guests_pools", "guests_backup_jobs")
     names = SITE.groups["guests"]
-    found = {row["name"]: row for row in SITE.api("GET", "cluster/resources?type=vm")}
+    found = {row["name"]: row for row in SITE.guests()}
     assert {name: found[name].get("pool", "") for name in names} == {
         name: wanted[name]["guest_pool"] for name in names
     }

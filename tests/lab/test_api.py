@@ -329,7 +329,7 @@ def test_start_stop_and_their_wrong_moments(api: Client) -> None:
     assert (
         api("DELETE", "/nodes/pve1/lxc/100", 500).reason == "unable to destroy CT 100 - container is running"
     )
-    assert api("GET", "/cluster/resources", type="vm")[0]["status"] == "running"
+    assert api("GET", "/nodes/pve1/lxc")[0]["status"] == "running"
     api.task(api("POST", "/nodes/pve1/lxc/100/status/reboot"))
     api.task(api("POST", "/nodes/pve1/lxc/100/status/shutdown"))
     assert api("GET", "/nodes/pve1/lxc/100/status/current")["status"] == "stopped"
@@ -489,7 +489,7 @@ def test_a_dropped_reply_has_taken_effect(srv: TestServer, api: Client) -> None:
     srv.faults.drop_reply("POST", r"^/nodes/pve1/lxc$")
     with pytest.raises(requests.ConnectionError):
         api("POST", "/nodes/pve1/lxc", vmid=100, ostemplate=TEMPLATE, rootfs="local-lvm:4", hostname="lost")
-    assert [guest["name"] for guest in api("GET", "/cluster/resources", type="vm")] == ["lost"]
+    assert [guest["name"] for guest in api("GET", "/nodes/pve1/lxc")] == ["lost"]
 
 
 def test_a_proxy_error_has_no_effect(srv: TestServer, api: Client) -> None:

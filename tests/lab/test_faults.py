@@ -88,7 +88,7 @@ def test_what_is_on_is_listed_and_all_of_it_switched_off(srv: TestServer, api: C
 @pytest.mark.parametrize(
     ("name", "values", "text"),
     [
-        ("nonsense", {}, "there is no fault 'nonsense'; faults are deaf, drop-reply"),
+        ("nonsense", {}, "there is no fault 'nonsense'; faults are dead-node, deaf, drop-reply"),
         ("slow-clone", {"times": 1}, "slow-clone has no value 'times'; it has seconds"),
         ("slow-clone", {"seconds": "long"}, "slow-clone: could not convert"),
         ("drop-reply", {"path": "("}, "drop-reply: "),
