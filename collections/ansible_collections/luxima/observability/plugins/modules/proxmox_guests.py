@@ -13,6 +13,9 @@ description:
   - Everything missing on the hypervisor (node, storage, bridge, template, pool, privilege) is reported in one message
     before anything is made.
   - A guest that fails does not stop the others. The module then fails and names each one.
+  - Names are asked of the nodes themselves. Where a node does not answer, its guests are left as they are, and nothing is made
+    under a name that one of them may have; what is on other nodes converges.
+  - A guest that moves to another node during the run is followed.
   - Ids are allocated for the whole list and a taken one is replaced by the next. Locks are waited for, and a
     configuration that somebody else changed meanwhile is read and planned again.
 author: luxima.observability contributors (@luxima)
@@ -47,6 +50,13 @@ options:
     type: str
     choices: [never, if_needed]
     default: never
+  destroy_by_name:
+    description:
+      - Whether V(absent) destroys a guest that has only its name and kind in common with the record.
+      - Else it must have the record's O(guests[].vmid), its O(guests[].pool) or all its O(guests[].tags), and the record at
+        least one of them.
+    type: bool
+    default: false
   promised:
     description: What earlier tasks of the same run make. In check mode, where they make nothing, it counts as there.
     type: dict
@@ -72,7 +82,8 @@ options:
         description:
           - V(present) leaves the power state alone.
           - V(restarted) reboots in every run.
-          - V(absent) stops the guest without asking it and destroys it with its volumes.
+          - V(absent) stops the guest without asking it and destroys it with its volumes, if more than its name says that it is
+            the one (see O(destroy_by_name)).
           - V(template) stops the guest and makes a template of it, which cannot be undone and whose volumes are never changed.
         type: str
         choices: [present, started, stopped, restarted, absent, template]
@@ -196,6 +207,7 @@ EXAMPLES = r"""
         ssh_public_keys: ["ssh-ed25519 AAAA... operator"]
       - name: old-1
         state: absent
+        tags: [production]
 
 - name: A template of containers with everything in it, and a container from it
   luxima.observability.proxmox_guests:
@@ -223,6 +235,8 @@ guests:
       type: list
       elements: str
     needs_reboot: {description: Whether something waits for a reboot., type: bool}
+    pending: {description: 'What waits for it: options as the hypervisor calls them.', type: list, elements: str}
+    error: {description: Why it is not what its record says; empty when it is., type: str}
     upids: {description: Tasks on the hypervisor., type: list, elements: str}
     seconds: {description: Time spent on the guest., type: float}
     changed: {description: Whether anything was done., type: bool}

@@ -16,6 +16,11 @@ class Ids:
         self._taken = set(taken)
         self._next = first
 
+    def taken(self, ids: Iterable[int]) -> None:
+        """More ids that are given away already."""
+        with self._lock:
+            self._taken.update(ids)
+
     def take(self, at_least: int = 0) -> int:
         """The lowest id that is neither seen on the server nor handed out."""
         with self._lock:

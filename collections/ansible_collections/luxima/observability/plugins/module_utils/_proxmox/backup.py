@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from .client import Client
+from .cluster import Cluster
 from .companion import Course, Runner, Write
 from .connection import connection_spec, settings
 from .errors import Absent, Failed
-from .formats import format_properties, parse_properties, split_words
+from .formats import CONTROL, format_properties, parse_properties, split_words
 from .report import Report
-from .survey import Cluster, Stock
+from .survey import Stock
 
 _ID = re.compile(r"[A-Za-z][A-Za-z0-9_-]{1,49}")
 _PERIODS = ("last", "hourly", "daily", "weekly", "monthly", "yearly")
@@ -75,6 +76,9 @@ class Job:
         gone |= {key for key in _SELECTION if key in have and "selection" in differing}
         gone |= {key for key in data if data[key] == "" and key in have}
         data = {key: value for key, value in data.items() if value != ""}
+        # The server takes no template of notes without a storage beside it.
+        if "notes-template" in data:
+            data.setdefault("storage", after.get("storage") or have.get("storage") or "local")
         if gone - data.keys():
             data["delete"] = ",".join(sorted(gone - data.keys()))
         return Course((Write("configured", "PUT", path, data),), before, after)
@@ -185,7 +189,15 @@ def run(params: Mapping[str, Any], check: bool) -> Report:
             ids[key] = sorted({number for number, _ in numbers if number})
             unknown = [str(word) for number, word in numbers if not number]
             if unknown and not check:
-                found.append(f"{record['id']}: {key}: there is no guest {', '.join(unknown)}")
+                reasons = [cluster.unknown(word) for word in unknown] if cluster else []
+                found.append(
+                    "; ".join(
+                        [
+                            f"{record['id']}: {key}: there is no guest {', '.join(unknown)}",
+                            *filter(None, reasons),
+                        ]
+                    )
+                )
         jobs.append(Job(str(record["id"]), str(record["state"]), _options(record, ids)))
     if found:
         raise Failed("nothing was changed, because of this:\n" + "\n".join(f"- {fault}" for fault in found))
@@ -206,6 +218,12 @@ def _faults(records: Iterable[Mapping[str, Any]]) -> list[str]:
             found.append(f"{name}: {' and '.join(ways)} say differently which guests are saved: keep one")
         if record["exclude"] and ways and ways != ["all"]:
             found.append(f"{name}: exclude belongs to all: true")
+        found += [
+            f"{name}: {key}: {record[key]!r} must be one line"
+            + (", written with \\n for a line feed" if key == "notes_template" else "")
+            for key in ("comment", "notes_template")
+            if CONTROL.search(str(record[key] or ""))
+        ]
         keep = {key: value for key, value in (record["keep"] or {}).items() if value is not None}
         found += [f"{name}: keep.{key}: {value} is below 0" for key, value in keep.items() if value < 0]
     return found
@@ -222,6 +240,8 @@ def _options(record: Mapping[str, Any], ids: Mapping[str, list[int]]) -> dict[st
     """The managed values of a record as they are compared."""
     names = [name for name, _, _ in (*_TEXT, *_FLAGS)]
     found = {name: record[name] for name in names if record[name] is not None}
+    # Blanks around a value are lost on the server.
+    found = {name: value.strip() if isinstance(value, str) else value for name, value in found.items()}
     if record["keep"] is not None:
         found["keep"] = _keep({f"keep-{name}": number for name, number in record["keep"].items()})
     if record["pool"]:

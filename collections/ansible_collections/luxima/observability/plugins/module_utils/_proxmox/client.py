@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .errors import Absent, Conflict, Expired, Failed, ProxmoxError
+from .errors import Absent, Conflict, Expired, Failed, ProxmoxError, Unreachable
 from .patience import Patience
 
 try:
@@ -250,7 +250,10 @@ class Client:
         if status in (596, 599):
             return Conflict(f"{subject}: no reply from the node ({status} {text})", "lost")
         if status == 595:
-            return Failed(f"{subject}: the node cannot be reached from {self.settings.host} ({text})")
+            reason = f"{status} {text}"
+            return Unreachable(
+                f"{subject}: the node cannot be reached from {self.settings.host} ({reason})", reason
+            )
         return meaning(status, text, subject)
 
 

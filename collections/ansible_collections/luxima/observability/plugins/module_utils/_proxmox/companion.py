@@ -12,11 +12,13 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass, replace
 from typing import Any, Generic, Protocol, TypeVar
 
 from .client import Client, Settings
-from .errors import Absent, Conflict, Failed, ProxmoxError
+from .cluster import located
+from .errors import Absent, Conflict, Failed, ProxmoxError, Unanswered, Unreachable
+from .model import Guest
 from .patience import Patience
 from .report import Report
 from .survey import Stock
@@ -30,6 +32,8 @@ GRACE = 3.0
 PATIENCE = 180.0
 #: How often somebody else's changes are answered before they are called a fight.
 SURPRISES = 8
+#: How often a change that the server took may lead to no shorter way, before it is called one that the server does not keep.
+STALLS = 3
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,36 @@ class _Case(Generic[S]):
     warnings: tuple[str, ...] = ()
     error: str = ""
     seconds: float = 0.0
+    stage: int = 0
+
+    def look(self, client: Client) -> S:
+        """Its present state; a guest that moved to another node meanwhile is followed."""
+        self.thing, found = looked(client, self.thing)
+        return found
+
+
+def looked(client: Client, thing: Companion[S]) -> tuple[Companion[S], S]:
+    """The state of an object, and the object, whose guest may have moved to another node."""
+    try:
+        return thing, thing.look(client)
+    except Absent:
+        guest = getattr(thing, "guest", None)
+        if not isinstance(guest, Guest) or not is_dataclass(thing) or isinstance(thing, type):
+            raise
+        found = located(client, guest)
+        if found is None or found.node == guest.node:
+            raise
+        moved: Companion[S] = replace(thing, guest=found)
+        return moved, moved.look(client)
+
+
+def _not_kept(thing: Companion[Any], course: Course) -> str:
+    """Why a change is not asked for once more."""
+    before, after = course.difference()
+    return (
+        f"{thing.label}: the server took every change, but reads back {before} instead of {after}: write the value as the "
+        "server keeps it, or find out who changes it back"
+    )
 
 
 class Runner:
@@ -125,16 +159,16 @@ class Runner:
 
         Failed is raised for what keeps all from being touched; a single failure is in the report.
         """
-        cases = self._survey([thing for stage in stages for thing in stage])
+        cases = self._survey([(number, thing) for number, stage in enumerate(stages) for thing in stage])
         failed = False
-        for stage in [] if check else stages:
-            mine = [case for case in cases if case.thing in stage and case.course.writes]
+        for number in range(0 if check else len(stages)):
+            mine = [case for case in cases if case.stage == number and case.course.writes]
             if failed:
                 for case in mine:
                     case.error = f"{case.thing.label}: left alone, because something before it failed"
                 continue
             self._each(self._converge, mine)
-            failed = any(case.error for case in mine)
+            failed = any(case.error for case in cases if case.stage == number)
         return self._report(cases, check)
 
     def _each(self, work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
@@ -143,14 +177,18 @@ class Runner:
         with ThreadPoolExecutor(min(self._workers, len(items))) as pool:
             return list(pool.map(work, items))
 
-    def _survey(self, things: Sequence[Companion[Any]]) -> list[_Case[Any]]:
-        def look(thing: Companion[Any]) -> _Case[Any] | str:
+    def _survey(self, things: Sequence[tuple[int, Companion[Any]]]) -> list[_Case[Any]]:
+        def look(entry: tuple[int, Companion[Any]]) -> _Case[Any] | str:
+            stage, thing = entry
             try:
-                have = thing.look(self.client)
+                thing, have = looked(self.client, thing)
+            except (Unreachable, Unanswered) as error:
+                # What is on other nodes does not wait for this one.
+                return _Case(thing, None, Course(), error=str(error), stage=stage)
             except ProxmoxError as error:
                 return str(error)
             course = thing.plan(have)
-            return _Case(thing, have, course, warnings=course.warnings)
+            return _Case(thing, have, course, warnings=course.warnings, stage=stage)
 
         found = self._each(look, things)
         faults = [entry for entry in found if isinstance(entry, str)]
@@ -180,12 +218,12 @@ class Runner:
         case.seconds = round(time.monotonic() - began, 2)
 
     def _follow(self, case: _Case[Any]) -> None:
-        course, surprises, end = case.course, 0, 0.0
+        course, surprises, stalls, end = case.course, 0, 0, 0.0
         while course.writes:
-            write = course.writes[0]
+            write, left, taken = course.writes[0], len(course.writes), False
             try:
                 self._carry_out(case, write)
-                surprises, end = 0, 0.0
+                surprises, end, taken = 0, 0.0, True
             except (Conflict, Absent) as trouble:
                 reason = trouble.reason if isinstance(trouble, Conflict) else "absent"
                 end = end or time.monotonic() + PATIENCE
@@ -197,8 +235,11 @@ class Runner:
                         case.actions.append(write.action)
                 else:
                     time.sleep(1.0 if reason == "lock" else 0.05 * surprises)
-            case.have = case.thing.look(self.client)
+            case.have = case.look(self.client)
             course = case.thing.plan(case.have)
+            stalls += taken and len(course.writes) >= left
+            if stalls >= STALLS:
+                raise Failed(_not_kept(case.thing, course))
             if course.refusals:
                 raise Failed(f"{case.thing.label}: {'; '.join(course.refusals)}")
             case.warnings = course.warnings
@@ -225,7 +266,7 @@ class Runner:
                 )
                 for row in rows:
                     self.client.wait(row["upid"], case.thing.label, write.seconds)
-            writes = case.thing.plan(case.thing.look(self.client)).writes
+            writes = case.thing.plan(case.look(self.client)).writes
             if not writes or writes[0] != write:
                 return True
             if not patience.again():

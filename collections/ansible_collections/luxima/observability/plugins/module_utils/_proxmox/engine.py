@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 
 from .allocate import Ids, spread
 from .client import Client, Settings
+from .cluster import Cluster, marked, unmarked
 from .connection import settings
-from .errors import Failed, ProxmoxError
+from .errors import Failed, ProxmoxError, Unanswered
 from .formats import NAME, VOLUME, storage_of
 from .model import NOUN, Guest, Plan, Want
 from .options import BESIDE, FAMILIES, TABLES, faults
@@ -21,7 +22,7 @@ from .patience import Patience
 from .plan import plan
 from .privileges import lacking
 from .report import Report
-from .survey import NO_AGENT, Cluster, Stock, addresses, live_status, read, switching
+from .survey import NO_AGENT, Stock, addresses, read
 from .writer import DEADLINES, Outcome, Writer, locked
 
 T = TypeVar("T")
@@ -50,7 +51,7 @@ def wants(records: Iterable[Mapping[str, Any]]) -> list[Want]:
     """Records as the module received them, checked. Failed lists every fault of every record."""
     result: list[Want] = []
     found: list[str] = []
-    owners: dict[tuple[str, str], str] = {}
+    owners: dict[tuple[str, ...], str] = {}
     for record in records:
         name = str(record["name"])
         own = (
@@ -72,9 +73,12 @@ def wants(records: Iterable[Mapping[str, Any]]) -> list[Want]:
         own += faults(str(record["kind"]), checked)
         if given["state"] == "template" and options.get("ha"):
             own.append("ha: the HA manager keeps no templates: set ha to false, or choose another state")
-        claims = [("name", name), ("vmid", str(vmid) if vmid else "")]
+        claims: list[tuple[str, ...]] = [("name", name), ("vmid", str(vmid) if vmid else "")]
+        # Networks that are apart may have the same addresses.
         claims += [
-            (family.address, family.fixed(nic)) for nic in options.get("networks", []) for family in FAMILIES
+            (family.address, family.fixed(nic), str(nic.get("bridge")), str(nic.get("vlan") or ""))
+            for nic in options.get("networks", [])
+            for family in FAMILIES
         ]
         if given["state"] != "absent":
             for claim in claims:
@@ -112,12 +116,29 @@ class _Case:
     source: Guest | None = None
     plan: Plan = field(default_factory=Plan)
     error: str = ""
+    #: The node that it is or may be on does not answer.
+    unanswered: Unanswered | None = None
     seconds: float = 0.0
+
+    def fail(self, failed: ProxmoxError) -> None:
+        self.error = str(failed)
+        self.unanswered = failed if isinstance(failed, Unanswered) else None
 
 
 class Engine:
-    def __init__(self, settings: Settings, workers: int, reboot: str, promised: Iterable[str] = ()) -> None:
-        """``promised``: pools and templates that count as there; nothing is made with them."""
+    def __init__(
+        self,
+        settings: Settings,
+        workers: int,
+        reboot: str,
+        promised: Iterable[str] = (),
+        destroy_by_name: bool = False,
+    ) -> None:
+        """``promised``: pools and templates that count as there; nothing is made with them.
+
+        ``destroy_by_name``: whether a guest that has only its name in common with a record is destroyed with it.
+        """
+        self._destroy_by_name = destroy_by_name
         self._settings = settings
         self._promised = frozenset(promised)
         self._workers = max(1, workers)
@@ -129,9 +150,10 @@ class Engine:
         listed = wants(records)
         if not listed:
             return Report()
-        cluster = self._survey(listed)
-        ids = Ids(100, cluster.vmids | {want.vmid for want in listed if want.vmid})
+        ids = Ids(100, {want.vmid for want in listed if want.vmid})
         writer = Writer(self._settings, ids, self._reboot)
+        cluster = self._survey(listed, writer)
+        ids.taken(cluster.vmids)
         cases = [_Case(want) for want in listed]
         self._look(cases, cluster, writer)
         self._place(cases, cluster)
@@ -152,11 +174,15 @@ class Engine:
             outcomes = self._parallel(lambda case: self._converge(writer, case), cases)
         return self._report(cases, outcomes, writer, check)
 
-    def _survey(self, listed: list[Want]) -> Cluster:
+    def _survey(self, listed: list[Want], writer: Writer) -> Cluster:
         """All guests. One that is being made has no name at first: it may be ours, left by a run that was killed."""
         patience = Patience(SETTLE)
+
+        def each(work: Callable[[Client, T], R], items: list[T]) -> list[R]:
+            return self._parallel(lambda item: work(writer.client, item), items)
+
         while True:
-            cluster = Cluster(self._client)
+            cluster = Cluster(self._client, each, tasks=True)
             names = {guest.name for guest in cluster.guests}
             missing = any(want.state != "absent" and want.name not in names for want in listed)
             if not (missing and cluster.nameless and patience.again()):
@@ -167,45 +193,28 @@ class Engine:
             return list(pool.map(work, items))
 
     def _look(self, cases: list[_Case], cluster: Cluster, writer: Writer) -> None:
-        """Find every guest: one request per node, one per node and kind, one per guest, side by side."""
+        """Find every guest: one request per guest, side by side."""
         for case in cases:
             try:
                 case.have = cluster.find(case.want)
+                absent = case.have is not None and case.want.state == "absent"
+                if case.have and absent and not self._destroy_by_name and not marked(case.want, case.have):
+                    raise Failed(unmarked(case.want, case.have))
             except Failed as failed:
-                case.error = str(failed)
-        found = [case.have for case in cases if case.have and not case.error]
-        nodes = sorted({guest.node for guest in found})
-        places = sorted({(guest.node, guest.kind) for guest in found})
-
-        def told(ask: Callable[..., R]) -> Callable[..., R | str]:
-            def answer(*place: str) -> R | str:
-                try:
-                    return ask(writer.client, *place)
-                except ProxmoxError as failed:
-                    return str(failed)
-
-            return answer
-
-        # In this order: what is not under way any more has its effect in the answers that follow.
-        busy = dict(zip(nodes, self._parallel(told(switching), nodes)))
-        live = dict(zip(places, self._parallel(lambda place: told(live_status)(*place), places)))
+                case.fail(failed)
 
         def fill(case: _Case) -> None:
             if case.have is None or case.error:
                 return
             began = time.monotonic()
-            tasks, rows = busy[case.have.node], live[case.have.node, case.have.kind]
-            if isinstance(tasks, str) or isinstance(rows, str):
-                case.error = tasks if isinstance(tasks, str) else str(rows)
-                return
             try:
-                upids = tasks.get(case.have.vmid, [])
+                upids = cluster.busy.get(case.have.vmid, [])
                 for upid in upids:
                     writer.client.outlast(upid, f"wait for {case.want.label}", writer.deadline("lock"))
-                row = None if upids else rows.get(case.have.vmid)
+                row = None if upids else cluster.rows.get(case.have.vmid)
                 case.have = self._made(writer, case.want, read(writer.client, case.have, row))
             except ProxmoxError as failed:
-                case.error = str(failed)
+                case.fail(failed)
             case.seconds = time.monotonic() - began
 
         self._parallel(fill, cases)
@@ -232,7 +241,7 @@ class Engine:
         ]
         if not new and not changed:
             return
-        stock = Stock(self._client, self._settings.identity, self._promised)
+        stock = Stock(self._client, self._settings.identity, self._promised, cluster.silent)
         counts = cluster.counts()
         found: dict[str, list[str]] = {}
 
@@ -248,13 +257,18 @@ class Engine:
                     case.source = replace(PROMISED, name=case.want.template, kind=case.want.kind, node=node)
                 if case.error:
                     continue
+                if case.source is None and case.want.template:
+                    report(case.want.name, [_no_source(case.want, cluster)])
+                    continue
             if not case.want.template:
                 report(
                     case.want.name,
                     [f"template is missing: there is no {case.want.label} yet, and nothing to make it from"],
                 )
                 continue
-            node = self._choose_node(case, stock, counts, report)
+            node = self._choose_node(case, stock, counts, report, cluster)
+            if case.error:
+                continue
             case.want = replace(case.want, node=node)
             counts[node] = counts.get(node, 0) + 1
             if case.want.options.get("pool"):
@@ -274,11 +288,23 @@ class Engine:
     def _choose_source(self, case: _Case, cluster: Cluster, counts: Mapping[str, int]) -> None:
         """The VM to clone. A name may stand for a copy per node: that on the record's node, else on the emptiest."""
         want = case.want
-        matches = {
+        known = {
             guest.node: guest
             for guest in cluster.guests
             if want.template in (guest.name, str(guest.vmid)) and guest.kind == want.kind
         }
+        matches = {node: guest for node, guest in known.items() if cluster.answers(guest)}
+        if known and not matches:
+            (node, source), *_ = sorted(known.items())
+            case.fail(
+                Unanswered(
+                    want.label,
+                    node,
+                    cluster.silent[node],
+                    f"{want.template} ({source.vmid}) is there only, and nothing can be made of it until that node is back",
+                )
+            )
+            return
         many = [guest for guest in cluster.guests if guest.kind == want.kind and guest.name == want.template]
         doubled = sorted(str(guest.vmid) for guest in many if [g.node for g in many].count(guest.node) > 1)
         if doubled:
@@ -296,11 +322,16 @@ class Engine:
         stock: Stock,
         counts: Mapping[str, int],
         report: Callable[[str, Iterable[str]], None],
+        cluster: Cluster,
     ) -> str:
         """The record's node, else the emptiest that has everything; faults are reported, and some node returned."""
         want = case.want
         if want.node:
             fault = stock.node_fault(want.node)
+            if fault and want.node in stock.nodes:
+                reason = cluster.silent.get(want.node, "the cluster calls it offline")
+                case.fail(Unanswered(want.label, want.node, reason, "cannot be made until that node is back"))
+                return want.node
             report(want.name, [fault] if fault else self._node_faults(case, stock, want.node))
             return want.node
         online = [node for node, up in stock.nodes.items() if up]
@@ -378,18 +409,22 @@ class Engine:
                 "after": after,
                 "actions": outcome.actions,
                 "needs_reboot": needs_reboot,
+                "pending": sorted(have.pending) if have and needs_reboot else [],
+                "error": outcome.error,
                 "upids": outcome.upids,
                 "seconds": outcome.seconds,
                 "changed": bool(outcome.actions),
             }
             report.warnings += [f"{want.label}: {text}" for text in case.plan.warnings] + outcome.warnings
-            if outcome.error:
+            if outcome.error and case.unanswered is None:
                 report.failures.append(outcome.error)
             if outcome.actions:
                 old, new = replace(case.plan, before=before, after=after).difference()
                 report.diff.append(
                     {"before_header": want.name, "after_header": want.name, "before": old, "after": new}
                 )
+        report.failures += _silent_nodes([case.unanswered for case in cases if case.unanswered])
+        report.failed = sum(bool(outcome.error) for outcome in outcomes)
         return report
 
     @staticmethod
@@ -428,6 +463,25 @@ class Engine:
         return known
 
 
+def _silent_nodes(unanswered: Iterable[Unanswered]) -> list[str]:
+    """One line per node that does not answer and what that means, with all records it concerns."""
+    lines: dict[tuple[str, str, str], list[str]] = {}
+    for failed in unanswered:
+        lines.setdefault((failed.node, failed.reason, failed.way_out), []).append(failed.who)
+    return [
+        f"{node} does not answer ({reason}), {', '.join(who)}: {way_out}"
+        for (node, reason, way_out), who in lines.items()
+    ]
+
+
+def _no_source(want: Want, cluster: Cluster) -> str:
+    """The fault of a record whose source is nowhere."""
+    unknown = cluster.unknown(want.template)
+    option = "clone_of" if want.clone else "template"
+    fault = f"there is no {NOUN[want.kind]} {want.template!r} to clone: correct {option}, or make it first"
+    return f"{fault} ({unknown})" if unknown else fault
+
+
 def _clone_fault(stock: Stock, source: Guest, want: Want, node: str) -> str:
     """A clone lands on another node only when all its volumes lie on storages that both share."""
     used = {storage_of(str(raw)) for key, raw in source.config.items() if VOLUME.fullmatch(key)} - {""}
@@ -448,5 +502,6 @@ def run(params: Mapping[str, Any], check: bool) -> Report:
     reached = settings(params, {**DEADLINES, **given})
     made = params["promised"] or {}
     promised = [*(made.get("pools") or []), *(made.get("templates") or [])] if check else []
-    engine = Engine(reached, int(params["workers"]), str(params["reboot"]), promised)
+    by_name = bool(params["destroy_by_name"])
+    engine = Engine(reached, int(params["workers"]), str(params["reboot"]), promised, by_name)
     return engine.run(list(params["guests"]), check)

@@ -13,6 +13,22 @@ class Failed(ProxmoxError):
     """The server refused or the task failed; repeating it changes nothing."""
 
 
+class Unreachable(Failed):
+    """The node that the request is for does not answer; others may. ``reason`` in few words."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class Unanswered(Failed):
+    """A record whose guest is, or may be, on a node that does not answer. Those of one node are told in one line."""
+
+    def __init__(self, who: str, node: str, reason: str, way_out: str) -> None:
+        super().__init__(f"{node} does not answer ({reason}), {who}: {way_out}")
+        self.who, self.node, self.reason, self.way_out = who, node, reason, way_out
+
+
 class Absent(ProxmoxError):
     """The object named in the request does not exist."""
 

@@ -11,17 +11,80 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .client import Client
+from .cluster import Cluster
 from .companion import Companion, Course, Runner, Write
 from .connection import connection_spec, settings
 from .errors import Absent, Failed
-from .formats import parse_properties, split_words
+from .formats import CONTROL, parse_properties, split_words
 from .model import API_KIND, Guest, Want
 from .report import Report
-from .survey import Cluster, Stock
+from .survey import Stock
 
 #: The server takes no longer list of addresses in one rule.
 LONGEST_LIST = 512
 _PORTS = re.compile(r"\d{1,5}(:\d{1,5})?")
+#: Names of protocols that the server knows.
+_PROTOCOLS = frozenset(
+    [
+        *(
+            "ah",
+            "ax.25",
+            "dccp",
+            "ddp",
+            "egp",
+            "eigrp",
+            "encap",
+            "esp",
+            "etherip",
+            "ethernet",
+            "fc",
+            "ggp",
+            "gre",
+            "hip",
+        ),
+        *(
+            "hmp",
+            "hopopt",
+            "icmp",
+            "icmpv6",
+            "idpr-cmtp",
+            "idrp",
+            "igmp",
+            "igp",
+            "ip",
+            "ipcomp",
+            "ipencap",
+            "ipip",
+            "ipv6",
+        ),
+        *(
+            "ipv6-frag",
+            "ipv6-icmp",
+            "ipv6-nonxt",
+            "ipv6-opts",
+            "ipv6-route",
+            "isis",
+            "iso-tp4",
+            "l2tp",
+            "manet",
+        ),
+        *(
+            "mobility-header",
+            "mpls-in-ip",
+            "ospf",
+            "pim",
+            "pup",
+            "rdp",
+            "rohc",
+            "rspf",
+            "rsvp",
+            "sctp",
+            "shim6",
+            "skip",
+        ),
+        *("st", "tcp", "udp", "udplite", "vmtp", "vrrp", "wesp", "xns-idp", "xtp"),
+    ]
+)
 _POLICIES = ("ACCEPT", "REJECT", "DROP")
 #: What an option is as long as nobody has set it.
 _DEFAULTS = {"enable": "0", "dhcp": "0", "policy_in": "DROP", "policy_out": "ACCEPT"}
@@ -88,7 +151,7 @@ def want_rules(record: Mapping[str, Any], owner: str) -> list[Rule]:
         f"{owner}: {record.get('comment') or ''}".strip(),
         str(record.get("direction") or "in"),
         str(record.get("action") or "ACCEPT"),
-        str(record.get("proto") or ""),
+        str(record.get("proto") or "").lower(),
         ",".join(str(port) for port in record.get("ports") or []),
         log="" if record.get("log") in (None, "nolog") else str(record["log"]),
     )
@@ -183,10 +246,11 @@ def steps(rules: Sequence[Rule], ours: Callable[[Rule], bool], wanted: Sequence[
 
 @dataclass(frozen=True)
 class State:
-    """What the server says: options, all rules with the digest of both, whether a card of the guest is unfiltered."""
+    """What the server says: options, all rules, each with a digest of its own, whether a card of the guest is unfiltered."""
 
     options: Mapping[str, Any]
     rules: tuple[Rule, ...] = ()
+    #: Of the rules; that of the options is among these.
     digest: str = ""
     unfiltered: bool = False
 
@@ -228,7 +292,8 @@ class GuestFirewall:
         return State(
             options,
             tuple(read_rule(row) for row in sorted(rows, key=lambda row: int(row["pos"]))),
-            str(options.get("digest") or ""),
+            # Each row tells that of the whole list; an empty list has nothing to be protected.
+            next((str(row["digest"]) for row in rows if row.get("digest")), ""),
             any(parse_properties(card).get("firewall") != "1" for card in cards),
         )
 
@@ -249,7 +314,8 @@ class GuestFirewall:
         # Rules first: a firewall that is on and has none keeps everybody out.
         changed = {key: value for key, value in after.items() if key != "rules" and before[key] != value}
         if changed:
-            writes.append(Write("configured", "PUT", f"{base}/options", {**changed, **digest}))
+            known = {"digest": now.options["digest"]} if now.options.get("digest") else {}
+            writes.append(Write("configured", "PUT", f"{base}/options", {**changed, **known}))
         return Course(tuple(writes), before, after, warnings=tuple(self._warnings(now)))
 
     def _warnings(self, now: State) -> Iterable[str]:
@@ -346,12 +412,20 @@ def faults(records: Iterable[Mapping[str, Any]]) -> list[str]:
         for position, rule in enumerate(record["rules"] or []):
             where = f"{name}: rules[{position}]"
             ports = [str(port) for port in rule["ports"] or []]
+            proto = str(rule["proto"] or "").lower()
+            if proto and proto not in _PROTOCOLS and not (proto.isdigit() and int(proto) < 256):
+                found.append(
+                    f"{where}.proto: {rule['proto']!r} is no protocol: write tcp, udp, icmp, another name of /etc/protocols "
+                    "in small letters, or its number"
+                )
+            if CONTROL.search(str(rule["comment"])):
+                found.append(f"{where}.comment: {rule['comment']!r} must be one line")
             found += [
                 f"{where}.ports: {port!r} is neither a port nor a range such as 6000:6010"
                 for port in ports
                 if not _PORTS.fullmatch(port) or not all(0 < int(n) < 65536 for n in port.split(":"))
             ]
-            if ports and rule["proto"] not in ("tcp", "udp", "sctp", "dccp", "udplite"):
+            if ports and proto not in ("tcp", "udp", "sctp", "dccp", "udplite"):
                 found.append(f"{where}.proto: ports need a protocol that has them, such as tcp")
             for source in rule["sources"] or []:
                 try:
@@ -407,7 +481,7 @@ def _find(cluster: Cluster, record: Mapping[str, Any]) -> Guest | None:
     named = [guest for guest in cluster.guests if guest.name == record["name"] and not guest.template]
     kind = next((g.kind for g in cluster.guests if g.vmid == vmid), "") if vmid else ""
     kind = kind or (named[0].kind if named else "lxc")
-    return cluster.find(Want(str(record["name"]), kind, "absent", vmid))
+    return cluster.find(Want(str(record["name"]), kind, "present", vmid))
 
 
 def _in_force(client: Client, wanted: bool | None) -> bool:

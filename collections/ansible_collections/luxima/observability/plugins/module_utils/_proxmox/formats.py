@@ -19,6 +19,10 @@ VOLUME = re.compile(r"rootfs|(mp|scsi|virtio|sata|ide|efidisk|tpmstate)\d+")
 SSH_KEY = re.compile(
     r"(?:\S.* )?(?:ssh-(?:rsa|dss|ed25519)|ecdsa-sha2-\S+|sk-\S+) [A-Za-z0-9+/]+={0,3}(?: .*)?"
 )
+#: When a guest starts and stops with its node.
+STARTUP = re.compile(r"((order=)?\d+|up=\d+|down=\d+)(,((order=)?\d+|up=\d+|down=\d+))*")
+#: What no line of a configuration file can hold.
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)([KMGT]?)")
 _GIB = {"": 1 / 2**30, "K": 1 / 2**20, "M": 1 / 2**10, "G": 1.0, "T": 1024.0}
 

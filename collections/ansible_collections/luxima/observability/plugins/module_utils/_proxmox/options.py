@@ -19,6 +19,7 @@ from .disks import boot_disk, detached, slot_faults, volume_of
 from .formats import (
     MAC,
     SSH_KEY,
+    STARTUP,
     TAG,
     canonical_address,
     canonical_gateway,
@@ -625,6 +626,9 @@ def faults(kind: str, options: Mapping[str, Any]) -> list[str]:
         for tag in options.get("tags", [])
         if not TAG.fullmatch(tag.lower())
     ]
+    startup = str(options.get("startup") or "")
+    if startup and not STARTUP.fullmatch(startup):
+        found.append(f"startup: {startup!r} is not of the form order=2,up=30,down=60")
     return found + _key_faults(options.get("ssh_public_keys", []))
 
 
@@ -727,6 +731,7 @@ def module_spec(env_fallback: Callable[..., Any]) -> dict[str, Any]:
         },
         "workers": {"type": "int", "default": 8},
         "reboot": {"type": "str", "choices": ["never", "if_needed"], "default": "never"},
+        "destroy_by_name": {"type": "bool", "default": False},
         "guests": {"type": "list", "elements": "dict", "required": True, "options": guest_spec()},
         "promised": {
             "type": "dict",

@@ -22,6 +22,8 @@ class Report:
     diff: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    #: How many objects failed, when one line tells of several.
+    failed: int = 0
 
     @property
     def changed(self) -> bool:
@@ -44,5 +46,6 @@ def execute(module: Any, run: Callable[[dict[str, Any], bool], Report], key: str
     if report.failures:
         listing = "\n".join(f"- {failure}" for failure in report.failures)
         total = " ".join(filter(None, [str(len(report.objects)), noun]))
-        module.fail_json(msg=f"{len(report.failures)} of {total} failed:\n{listing}", **report.result(key))
+        failed = report.failed or len(report.failures)
+        module.fail_json(msg=f"{failed} of {total} failed:\n{listing}", **report.result(key))
     module.exit_json(**report.result(key))

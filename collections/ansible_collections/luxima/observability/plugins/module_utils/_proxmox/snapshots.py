@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .client import Client
+from .cluster import Cluster
 from .companion import Course, Runner, Write
 from .connection import connection_spec, settings
 from .errors import Failed
 from .model import API_KIND, Guest
 from .report import Report
-from .survey import Cluster, Stock
+from .survey import Stock
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{1,39}")
 DAY = 86400.0
@@ -208,7 +209,7 @@ def find_guests(cluster: Cluster, texts: Iterable[Any]) -> list[Guest]:
     for text in map(str, texts):
         found = [guest for guest in cluster.guests if text in (guest.name, str(guest.vmid))]
         if not found:
-            faults.append(f"{text}: there is no such guest")
+            faults.append(f"{text}: {cluster.unknown(text) or 'there is no such guest'}")
         elif len(found) > 1:
             places = ", ".join(f"{guest.vmid} on {guest.node}" for guest in found)
             faults.append(

@@ -5,132 +5,49 @@
 from __future__ import annotations
 
 import ipaddress
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .client import Client
-from .errors import Absent, Conflict, Failed
+from .cluster import located
+from .errors import Absent, Conflict, Failed, ProxmoxError, Unreachable
 from .formats import VOLUME, parse_properties, storage_of
-from .model import API_KIND, Guest, Want
+from .model import API_KIND, Guest
 
 #: Why the address of a VM stays unknown, however long one waits.
 NO_AGENT = "the guest agent is not enabled for this VM"
 
-_KIND = {"lxc": "lxc", "qemu": "vm"}
-_SWITCHES = {f"{kind}{verb}" for kind in ("vz", "qm") for verb in ("start", "stop", "shutdown", "reboot")}
-
-
-class Cluster:
-    """All guests of the cluster by one request. ``guests`` are without configuration."""
-
-    def __init__(self, client: Client) -> None:
-        rows = client.get("cluster/resources", "list the guests", type="vm")
-        self.guests: list[Guest] = [
-            Guest(
-                vmid=int(row["vmid"]),
-                name=str(row.get("name", "")),
-                kind=_KIND.get(str(row.get("type")), "vm"),
-                node=str(row.get("node", "")),
-                running=row.get("status") == "running",
-                template=bool(int(row.get("template") or 0)),
-                pool=str(row.get("pool") or ""),
-                lock=str(row.get("lock") or ""),
-                ha=str(row.get("hastate") or ""),
-                config={"tags": row.get("tags") or ""},
-            )
-            for row in rows
-            if row.get("vmid") is not None
-        ]
-
-    @property
-    def vmids(self) -> set[int]:
-        return {guest.vmid for guest in self.guests}
-
-    @property
-    def nameless(self) -> bool:
-        """Whether a guest is being made whose name the server does not tell yet."""
-        return any(
-            guest.lock in ("create", "clone") and guest.name in ("", f"CT{guest.vmid}", f"VM {guest.vmid}")
-            for guest in self.guests
-        )
-
-    def counts(self) -> dict[str, int]:
-        """Guests per node."""
-        result: dict[str, int] = {}
-        for guest in self.guests:
-            result[guest.node] = result.get(guest.node, 0) + 1
-        return result
-
-    def find(self, want: Want) -> Guest | None:
-        """The guest of a record: by vmid, else by its name, which must be unique. Failed says what is unclear."""
-        named = [guest for guest in self.guests if guest.name == want.name]
-        if not want.vmid:
-            if len(named) > 1:
-                ids = ", ".join(
-                    f"{guest.vmid} on {guest.node}" for guest in sorted(named, key=lambda guest: guest.vmid)
-                )
-                raise Failed(
-                    f"{want.name}: {len(named)} guests have this name ({ids}): set vmid in the record to the one that is meant"
-                )
-            return self._same_kind(want, named[0]) if named else None
-        found = next((guest for guest in self.guests if guest.vmid == want.vmid), None)
-        if found is None:
-            if named and want.state != "absent":
-                raise Failed(
-                    f"{want.name}: the record says vmid {want.vmid}, but the guest of this name has {named[0].vmid} "
-                    f"(on {named[0].node}): correct or remove vmid"
-                )
-            return None
-        if found.name != want.name and not _ours(want, found):
-            raise Failed(
-                f"{want.name}: vmid {want.vmid} belongs to {found.name!r} on {found.node}, which does not carry the "
-                "record's tags, so it is left alone: correct vmid, or rename that guest"
-            )
-        return self._same_kind(want, found)
-
-    @staticmethod
-    def _same_kind(want: Want, found: Guest) -> Guest:
-        if found.kind != want.kind:
-            raise Failed(
-                f"{want.name}: {found.vmid} on {found.node} is of kind {found.kind}, the record says {want.kind}: "
-                "choose another name, or remove that guest"
-            )
-        return found
-
-
-def _ours(want: Want, found: Guest) -> bool:
-    """Whether a guest with another name may be renamed: it carries every tag of the record, and nothing is destroyed."""
-    tags = {str(tag).lower() for tag in want.options.get("tags", [])}
-    present = set(str(found.config.get("tags", "")).replace(",", ";").split(";"))
-    return want.state != "absent" and bool(tags) and tags <= present
-
-
-def switching(client: Client, node: str) -> dict[int, list[str]]:
-    """The tasks under way on a node that switch a guest on or off, by vmid: no lock tells of them."""
-    rows = client.get(f"nodes/{node}/tasks", f"list the tasks of {node}", source="active", limit=1000)
-    found: dict[int, list[str]] = {}
-    for row in rows:
-        if str(row.get("type", "")) in _SWITCHES and str(row.get("id", "")).isdigit():
-            found.setdefault(int(row["id"]), []).append(str(row["upid"]))
-    return found
-
-
-def live_status(client: Client, node: str, kind: str) -> dict[int, Mapping[str, Any]]:
-    """Rows of all guests of a kind on a node, with the power state of this moment (the cluster's list lags behind)."""
-    rows = client.get(f"nodes/{node}/{API_KIND[kind]}", f"list the guests of {node}")
-    return {int(row["vmid"]): row for row in rows}
+#: How often a guest that is not where it was is followed before it is called unreadable.
+MOVES = 6
 
 
 def read(client: Client, guest: Guest, status: Mapping[str, Any] | None = None) -> Guest | None:
-    """The guest with its configuration, by one request (two without ``status``). None: gone."""
+    """The guest with its configuration, by one request (two without ``status``), on whatever node it is. None: gone."""
+    name = guest.name
+    for move in range(MOVES):
+        try:
+            found = _read(client, guest, status)
+        except Absent:
+            time.sleep(0.1 * move)
+            there, status = located(client, guest), None
+            if there is None:
+                return None
+            guest = there
+            continue
+        # Under the id of a guest that is gone there may be another one by now.
+        return None if move and name and found.name != name else found
+    raise Failed(
+        f"read {guest.name}: {guest.vmid} is listed on {guest.node} and is not there: look at that node"
+    )
+
+
+def _read(client: Client, guest: Guest, status: Mapping[str, Any] | None) -> Guest:
     base = f"nodes/{guest.node}/{API_KIND[guest.kind]}/{guest.vmid}"
     subject = f"read {guest.name or guest.vmid}"
-    try:
-        entries = client.get(f"{base}/pending", subject)
-        if status is None:
-            status = client.get(f"{base}/status/current", subject)
-    except Absent:
-        return None
+    entries = client.get(f"{base}/pending", subject)
+    if status is None:
+        status = client.get(f"{base}/status/current", subject)
     config: dict[str, Any] = {}
     pending: dict[str, Any] = {}
     for entry in entries:
@@ -207,14 +124,17 @@ def addresses(client: Client, guest: Guest) -> tuple[list[str], str]:
 class Stock:
     """What the nodes offer to new guests; asked for once, and only when something is to be made or changed."""
 
-    def __init__(self, client: Client, identity: str, promised: Iterable[str] = ()) -> None:
-        """``promised``: pools and volumes that count as there although they are not."""
+    def __init__(
+        self, client: Client, identity: str, promised: Iterable[str] = (), silent: Iterable[str] = ()
+    ) -> None:
+        """``promised``: pools and volumes that count as there although they are not. ``silent``: nodes that do not answer."""
         self._client = client
         self._identity = identity
         self._promised = frozenset(promised)
         rows = client.get("nodes", "list the nodes")
         self.nodes: dict[str, bool] = {
-            str(row["node"]): row.get("status", "online") == "online" for row in rows
+            str(row["node"]): row.get("status", "online") == "online" and row["node"] not in set(silent)
+            for row in rows
         }
         self._storages: dict[str, dict[str, Mapping[str, Any]]] = {}
         # Kind of each by name: a virtual network belongs to a zone, every other one to that of the node.
@@ -222,15 +142,20 @@ class Stock:
         self._volumes: dict[tuple[str, str, str], set[str]] = {}
         self._pools: set[str] | None = None
         self._permissions: dict[str, Mapping[str, Any]] | None = None
+        self._permissions_unknown = False
 
     def node_fault(self, node: str) -> str:
         if node not in self.nodes:
             return f"node {node!r} is not in the cluster (it has {_listing(self.nodes)})"
-        return "" if self.nodes[node] else f"node {node!r} is offline"
+        return "" if self.nodes[node] else f"node {node!r} is offline or does not answer"
 
     def storage_fault(self, node: str, storage: str, content: str) -> str:
         if node not in self._storages:
-            rows = self._client.get(f"nodes/{node}/storage", f"list the storages of {node}")
+            try:
+                rows = self._client.get(f"nodes/{node}/storage", f"list the storages of {node}")
+            except Unreachable:
+                self.nodes[node] = False
+                return self.node_fault(node)
             self._storages[node] = {str(row["storage"]): row for row in rows}
         row = self._storages[node].get(storage)
         if row is None:
@@ -305,15 +230,17 @@ class Stock:
         return "" if pool in known else f"pool {pool!r} does not exist (there are {_listing(self._pools)})"
 
     def privilege_fault(self, privilege: str, paths: Iterable[str]) -> str:
-        """Empty when the privilege is held on one of ``paths``."""
+        """Empty when the privilege is held on one of ``paths``, or when nobody may say what is held."""
         if self._permissions is None:
             try:
-                self._permissions = dict(
-                    self._client.get("access/permissions", "read the own permissions") or {}
-                )
-            except Failed:
-                self._permissions = {"/": {privilege: 1}}
+                answer = self._client.get("access/permissions", "read the own permissions") or {}
+            except ProxmoxError:
+                # What the server refuses later it says itself.
+                answer, self._permissions_unknown = {}, True
+            self._permissions = dict(answer)
         paths = list(paths)
+        if self._permissions_unknown:
+            return ""
         if any(held(self._permissions, path, privilege) for path in paths):
             return ""
         return f"{self._identity} lacks {privilege} on {' or '.join(paths)}"

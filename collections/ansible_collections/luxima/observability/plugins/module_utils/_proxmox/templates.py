@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from .client import Client
+from .cluster import Cluster
 from .companion import Course, Runner, Write
 from .connection import connection_spec, settings
-from .errors import Failed
+from .errors import Failed, Unanswered
 from .formats import NAME, TAG
 from .report import Report
 from .survey import Stock
@@ -164,19 +165,20 @@ class Machine:
         return f"VM template {self.name}"
 
     def look(self, client: Client) -> Machines:
-        rows = client.get("cluster/resources", "list the guests", type="vm")
-        taken = {int(row["vmid"]) for row in rows}
-        mine = [row for row in rows if row.get("name") == self.vm and row.get("node") == self.node]
+        cluster = Cluster(client, only=[self.node])
+        if self.node in cluster.silent:
+            raise Unanswered(self.label, self.node, cluster.silent[self.node], "left as it is")
+        mine = [guest for guest in cluster.guests if guest.name == self.vm and guest.node == self.node]
         if len(mine) > 1:
-            ids = ", ".join(sorted(str(row["vmid"]) for row in mine))
+            ids = ", ".join(sorted(str(guest.vmid) for guest in mine))
             raise Failed(f"{self.label}: {ids} have this name: rename all but one")
         if not mine:
-            return Machines(free=self._free(client, taken))
-        (row,) = mine
-        if row.get("type") != "qemu":
-            raise Failed(f"{self.label}: {row['vmid']} has this name and is a container: choose another name")
-        config = client.get(f"nodes/{self.node}/qemu/{row['vmid']}/config", f"read {self.label}")
-        return Machines(int(row["vmid"]), config, str(config.get("template", 0)) == "1")
+            return Machines(free=self._free(client, cluster.vmids))
+        (guest,) = mine
+        if guest.kind != "vm":
+            raise Failed(f"{self.label}: {guest.vmid} has this name and is a container: choose another name")
+        config = client.get(f"nodes/{self.node}/qemu/{guest.vmid}/config", f"read {self.label}")
+        return Machines(guest.vmid, config, str(config.get("template", 0)) == "1")
 
     def _free(self, client: Client, taken: set[int]) -> int:
         if self.vmid:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .client import Client
+from .cluster import Cluster
 from .companion import Course, Runner, Write
 from .connection import connection_spec, settings
 from .errors import Absent, Failed
@@ -23,7 +24,7 @@ from .formats import NAME, split_words
 from .model import API_KIND, Guest
 from .report import Report
 from .snapshots import DAY, TASK, find_guests
-from .survey import Cluster, Stock
+from .survey import Stock
 
 #: Full copies at a time: more than a few end in time-outs of the storage's lock.
 WORKERS = 2

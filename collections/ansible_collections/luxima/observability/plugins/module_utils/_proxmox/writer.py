@@ -15,6 +15,7 @@ from typing import Any
 
 from .allocate import Ids
 from .client import Client, Settings
+from .cluster import located, places
 from .errors import Absent, Conflict, Failed
 from .model import (
     API_KIND,
@@ -39,7 +40,7 @@ from .model import (
 from .options import BESIDE
 from .patience import Patience
 from .plan import plan
-from .survey import Cluster, read
+from .survey import read
 
 #: At a time: new containers per storage (each unpacks a whole file system), clones per template and storage (each
 #: copies a disk under locks that wait one second only).
@@ -194,9 +195,11 @@ class _Course:
                     lost = change if unanswered or len(outcome.upids) > tasks else None
                     self._pause(conflict, pauses, patience)
                     break
-                except Absent:
-                    if not isinstance(change, (Destroy, Stop)):
-                        raise
+                except Absent as gone:
+                    # It may have moved to another node meanwhile: then it is looked for there.
+                    pauses["absent"] += 1
+                    if pauses["absent"] > 4 or not self._somewhere(change):
+                        raise gone
                     clean = False
                     break
                 if isinstance(change, Clone) or self._stale(change, current):
@@ -259,6 +262,13 @@ class _Course:
             if not patience.again():
                 raise locked(self._want, found, self._writer.deadline("lock"))
 
+    def _somewhere(self, change: Change) -> bool:
+        """Whether something that was not there is to be looked for; what is gone needs no end any more."""
+        if isinstance(change, (Destroy, Stop)):
+            return True
+        found = located(self._writer.client, self._at) if self._at.vmid else None
+        return found is not None and found.node != self._at.node
+
     def _named_ours(self, found: Guest) -> bool:
         return self._made and found.vmid == self._at.vmid
 
@@ -266,8 +276,7 @@ class _Course:
         """With pool and HA, which are not part of a configuration; only asked for where they matter."""
         row: Guest | None = self._at
         if self._at.ha or any(self._want.options.get(name) is not None for name in BESIDE):
-            guests = Cluster(self._writer.client).guests
-            row = next((guest for guest in guests if guest.vmid == found.vmid), None)
+            row = places(self._writer.client).get(found.vmid)
         return replace(found, pool=row.pool if row else "", ha=row.ha if row else "")
 
     def _apply(self, change: Change, have: Guest | None) -> None:
@@ -337,9 +346,16 @@ class _Course:
         self._made = True
 
     def _holder(self) -> Guest | None:
-        """The guest that has the id now."""
-        guests = Cluster(self._writer.client).guests
-        return next((guest for guest in guests if guest.vmid == self._at.vmid), None)
+        """The guest that has the id now, with the name in its configuration; one that is being made has none at first."""
+        patience = Patience(self._writer.deadline("lock"))
+        while True:
+            there = places(self._writer.client).get(self._at.vmid)
+            found = read(self._writer.client, there) if there else None
+            if found is None:
+                return None
+            name = str(found.config.get("hostname" if found.kind == "lxc" else "name", ""))
+            if name == self._want.name or found.lock not in ("create", "clone") or not patience.again():
+                return replace(found, name=name)
 
     def _create(self, change: Create, have: Guest | None) -> None:
         with self._writer.slots.held(("create", self._at.node, change.storage), CREATES_PER_STORAGE):

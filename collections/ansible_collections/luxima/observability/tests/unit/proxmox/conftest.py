@@ -149,6 +149,12 @@ class Site:
         """Requests so far that were neither questions nor logins."""
         return sum(entry.method != "GET" for entry in self.server.requests if "/access/" not in entry.path)
 
+    def visits(self, tasks: bool = False) -> int:
+        """Requests it takes to learn the names of all guests from their nodes: one per node and kind."""
+        guests = list(self.server.cluster.guests.values())
+        places = {(guest.node, guest.kind) for guest in guests}
+        return len(places) + (len({node for node, _ in places}) if tasks else 0)
+
     def api(self, method: str, path: str, **values: Any) -> Any:
         token = f"PVEAPIToken={self.server.user}!{self.server.token_id}={self.server.token_secret}"
         where = {"params": values} if method in ("GET", "DELETE") else {"data": values}

@@ -109,6 +109,19 @@ def ends(text: str, *types: str) -> Inject:
     return inject
 
 
+def dead(site: Site, kind: str, operation: Operation) -> None:
+    """The node of the guest, or the one it might have been made on, is down for so long that nobody knows its guests' names."""
+    found = [guest.node for guest in site.server.cluster.guests.values() if guest.name == "one"]
+    site.server.kill(*(found or [site.server.guest("theirs-lxc").node]), silent=400)
+
+
+def silent(site: Site, kind: str, operation: Operation) -> None:
+    """All nodes answer, and none tells the others what its guests are called."""
+    for node in site.server.cluster.nodes:
+        site.server.cluster.switch("silent-statd", {"node": node}, True)
+    site.server.cluster.statd.skip(400)
+
+
 def slow(site: Site, kind: str, operation: Operation) -> None:
     site.server.faults.slow(0.4)
 
@@ -213,6 +226,14 @@ FAULTS = (
         error=("start failed: command '/usr/bin/kvm' failed: got timeout",),
         switch="task-error",
     ),
+    Fault(
+        "node dead",
+        dead,
+        error=("does not answer", "until that node is back"),
+        switch="dead-node",
+        always=True,
+    ),
+    Fault("names late", silent, switch="silent-statd"),
     Fault("ticket expired", expired, password=True, switch="expired-ticket"),
 )
 CELLS = [
@@ -306,7 +327,7 @@ def cell(where: tuple[str, str, str]) -> str:
             reached(site, operation, kind)
         told = f"error after {seconds:.1f} s" if fault.error else f"done in {seconds:.1f} s"
         # The fault is over: another run ends what is left, and a third finds nothing to do.
-        server.faults.reset()
+        server.cluster.switch("", {}, False)
         for found in list(server.cluster.guests.values()):
             if found.config.get("lock"):
                 server.lock_guest(found.vmid, "")

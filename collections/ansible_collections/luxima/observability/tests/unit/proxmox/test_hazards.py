@@ -92,7 +92,7 @@ def test_id_that_only_the_server_knows_is_taken(both: Site, kind: str, text: str
 @kinds
 def test_id_of_the_record_that_is_taken_is_not_replaced(both: Site, kind: str) -> None:
     theirs = Guest(500, "pve2", "qemu", {"name": "theirs"})
-    at(both, guest(kind, vmid=500), "resources", lambda: both.server.cluster.add(theirs))
+    at(both, guest(kind, vmid=500), "/network", lambda: both.server.cluster.add(theirs))
     message = both.fails(guest(kind, vmid=500))
     assert "already exists" in message
     assert "correct vmid" in message
@@ -249,7 +249,7 @@ def test_stub_that_a_dead_task_left_is_named_and_neither_adopted_nor_removed(bot
     stub = {name: "one", "lock": lock}
     both.server.cluster.add(Guest(100, "pve1", folder, dict(stub)))
     for record in (guest(kind), guest(kind, state="absent")):
-        message = both.fails(record, deadlines={"lock": 1})
+        message = both.fails(record, deadlines={"lock": 1}, destroy_by_name=True)
         assert f"locked ({lock})" in message
         assert "100" in message
         assert both.config("one") == stub

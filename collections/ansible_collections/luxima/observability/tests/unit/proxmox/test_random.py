@@ -84,6 +84,8 @@ CHANGES: dict[str, st.SearchStrategy[Any]] = {
     "pool": st.sampled_from(["blue", "green"]),
     "state": st.sampled_from(["present", "started", "stopped"]),
 }
+#: Its name is all that is sure to be common to the record and what others made of the guest.
+OPTIONS = {"destroy_by_name": True}
 REFUSALS = ("never shrink", "protection is on", "is hibernated", "is not attached")
 SLOT = {"lxc": "mp0", "vm": "scsi1"}
 
@@ -100,6 +102,8 @@ class Guests(RuleBasedStateMachine):
         self.site = Site(server)
         self.want = small(self.kind)
         self.foreign: dict[str, Any] = {}
+        #: Whether the guest is what its record says.
+        self.settled = False
 
     def teardown(self) -> None:
         self.resources.close()
@@ -142,12 +146,65 @@ class Guests(RuleBasedStateMachine):
     @rule(data=st.data(), reboot=st.sampled_from(["never", "if_needed"]))
     def somebody_meddles(self, data: st.DataObject, reboot: str) -> None:
         deeds = (self.edit, self.edit, self.set_unmanaged, self.delete, self.touch_interface, self.grow)
-        deeds += (self.press_button, self.detach, self.tidy, self.tidy, self.mount_elsewhere, self.hibernate)
+        deeds += (
+            self.press_button,
+            self.detach,
+            self.tidy,
+            self.tidy,
+            self.mount_elsewhere,
+            self.hibernate,
+            self.migrate,
+        )
         for deed in data.draw(st.lists(st.sampled_from(deeds), min_size=1, max_size=4)):
             # A VM that is hibernated can only be woken.
             if "lock" not in self.site.config("one") or deed == self.press_button:
                 deed(data)
         self.run(reboot)
+
+    @rule(told=st.booleans())
+    def time_passes(self, told: bool) -> None:
+        """The nodes tell each other the names of their guests, or have not done so for long."""
+        if told:
+            self.site.server.broadcast()
+        else:
+            self.site.server.cluster.statd.skip(400)
+        self.run("never")
+
+    @precondition(lambda self: self.exists)
+    @rule(data=st.data(), changed=st.sets(st.sampled_from(sorted(set(CHANGES) - {"state"})), max_size=2))
+    def it_moves_during_the_run(self, data: st.DataObject, changed: set[str]) -> None:
+        self.desire(data, changed)
+        moment = data.draw(st.integers(1, 20))
+
+        def move() -> None:
+            if self.exists and not self.site.server.guest("one").config.get("lock"):
+                self.site.server.move("one", self.elsewhere())
+
+        self.site.server.faults.after(moment, move)
+        done = self.site.run(self.want, **OPTIONS)
+        self.site.server.faults.after(0, move)
+        if done.get("failed"):
+            assert any(refusal in done["msg"] for refusal in REFUSALS), done["msg"]
+        assert self.site.names() == ["one"]
+        self.run("never")
+
+    @precondition(lambda self: self.settled)
+    @rule(node=st.sampled_from(["pve1", "pve2"]), forgotten=st.booleans())
+    def a_node_is_down(self, node: str, forgotten: bool) -> None:
+        site, home = self.site, self.site.server.guest("one").node if self.exists else ""
+        known, writes = sorted(site.server.cluster.guests), site.writes()
+        site.server.kill(node, 400.0 * forgotten)
+        if home and home != node:
+            self.run("never")
+        else:
+            done = site.run(self.want, **OPTIONS)
+            if home or done.get("failed"):
+                # A guest of another name that is not told may be it, if the record has nothing to tell them apart.
+                assert "does not answer" in done["msg"]
+                assert home or not self.want.get("tags")
+                assert (sorted(site.server.cluster.guests), site.writes()) == (known, writes)
+        site.server.revive(node)
+        self.run("never")
 
     @precondition(lambda self: self.exists)
     @rule()
@@ -227,15 +284,25 @@ class Guests(RuleBasedStateMachine):
         verb = "stop" if self.site.power("one") == "running" else "start"
         self.site.wait(self.site.api("POST", f"{self.site.place('one')}/status/{verb}"))
 
+    def elsewhere(self) -> str:
+        return "pve2" if self.site.server.guest("one").node == "pve1" else "pve1"
+
+    def migrate(self, data: st.DataObject) -> None:
+        path = f"{self.site.place('one')}/migrate"
+        how = {"lxc": {"restart": 1}, "vm": {"online": 1}}[self.kind]
+        running = self.site.power("one") == "running"
+        self.site.wait(self.site.api("POST", path, target=self.elsewhere(), **(how if running else {})))
+
     # -- the run
 
     def run(self, reboot: str) -> None:
         site = self.site
         existed, before = self.exists, site.config("one") if self.exists else {}
         writes = site.writes()
-        predicted = site.run(self.want, check=True, reboot=reboot)
+        self.settled = False
+        predicted = site.run(self.want, check=True, reboot=reboot, **OPTIONS)
         assert site.writes() == writes
-        done = site.run(self.want, reboot=reboot)
+        done = site.run(self.want, reboot=reboot, **OPTIONS)
         if predicted.get("failed") or done.get("failed"):
             assert predicted["msg"] == done["msg"]
             assert any(refusal in done["msg"] for refusal in REFUSALS), done["msg"]
@@ -244,7 +311,8 @@ class Guests(RuleBasedStateMachine):
         assert comparable(done) == comparable(predicted)
         assert done["changed"] is bool(outcome(done)["actions"])
         writes = site.writes()
-        again = site.ok(self.want, reboot=reboot)
+        self.settled = True
+        again = site.ok(self.want, reboot=reboot, **OPTIONS)
         assert again["changed"] is False, again["diff"]
         assert again["diff"] == []
         assert site.writes() == writes

@@ -1,0 +1,304 @@
+# Copyright: luxima.observability contributors
+# GNU General Public License v3.0+ (see LICENSE)
+"""All guests of the cluster: where they are, as every node knows it, and what they are called, as their own nodes say.
+
+The cluster's list is exact about node, kind, lock, tags and pool. Names and power in it are as old as the last broadcast
+of each node: seconds as a rule, missing for what was just made, and missing for good when a node is down. So it is never
+believed about a name while the node itself can be asked.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, TypeVar
+
+from .client import Client
+from .errors import Conflict, Failed, Unanswered, Unreachable
+from .model import API_KIND, Guest, Want
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+_KIND = {"lxc": "lxc", "qemu": "vm"}
+_SWITCHES = {f"{kind}{verb}" for kind in ("vz", "qm") for verb in ("start", "stop", "shutdown", "reboot")}
+#: How often guests that are not on the node where they were listed are looked for, and seconds between.
+LOOKS = 4
+PAUSE = 0.3
+
+
+class Each(Protocol):
+    """Does a piece of work for every item, with a session that belongs to whoever does it."""
+
+    def __call__(self, work: Callable[[Client, A], B], items: list[A]) -> list[B]: ...
+
+
+def in_turn(client: Client) -> Each:
+    def each(work: Callable[[Client, A], B], items: list[A]) -> list[B]:
+        return [work(client, item) for item in items]
+
+    return each
+
+
+def places(client: Client) -> dict[int, Guest]:
+    """Guests by id, by one request. Node, kind, lock, tags, pool and HA are those of now; the name is what was last told."""
+    rows = client.get("cluster/resources", "list the guests", type="vm")
+    return {
+        int(row["vmid"]): Guest(
+            vmid=int(row["vmid"]),
+            name=str(row.get("name") or ""),
+            kind=_KIND.get(str(row.get("type")), "vm"),
+            node=str(row.get("node", "")),
+            running=row.get("status") == "running",
+            template=bool(int(row.get("template") or 0)),
+            pool=str(row.get("pool") or ""),
+            lock=str(row.get("lock") or ""),
+            ha=str(row.get("hastate") or ""),
+            config={"tags": row.get("tags") or ""},
+        )
+        for row in rows
+        if row.get("vmid") is not None
+    }
+
+
+def located(client: Client, guest: Guest) -> Guest | None:
+    """The guest with the node it is on now; None: there is none of this id and kind any more."""
+    found = places(client).get(guest.vmid)
+    return replace(guest, node=found.node) if found is not None and found.kind == guest.kind else None
+
+
+def switching(client: Client, node: str) -> dict[int, list[str]]:
+    """The tasks under way on a node that switch a guest on or off, by vmid: no lock tells of them."""
+    rows = client.get(f"nodes/{node}/tasks", f"list the tasks of {node}", source="active", limit=1000)
+    found: dict[int, list[str]] = {}
+    for row in rows:
+        if str(row.get("type", "")) in _SWITCHES and str(row.get("id", "")).isdigit():
+            found.setdefault(int(row["id"]), []).append(str(row["upid"]))
+    return found
+
+
+@dataclass
+class _Visit:
+    """What a node says of its guests."""
+
+    node: str
+    rows: dict[int, tuple[str, Mapping[str, Any]]] = field(default_factory=dict)
+    busy: dict[int, list[str]] = field(default_factory=dict)
+    silent: str = ""
+
+
+def _visit(client: Client, node: str, kinds: Iterable[str], tasks: bool) -> _Visit:
+    """Tasks first: what is not under way any more has its effect in the answers that follow."""
+    found = _Visit(node)
+    try:
+        found.busy = switching(client, node) if tasks else {}
+        for kind in kinds:
+            rows = client.get(f"nodes/{node}/{API_KIND[kind]}", f"list the guests of {node}")
+            found.rows.update({int(row["vmid"]): (kind, row) for row in rows})
+    except Unreachable as error:
+        found.silent = error.reason
+    except Conflict as error:
+        if error.reason != "lost":
+            raise
+        found.silent = str(error)
+    return found
+
+
+class Cluster:
+    """All guests, without configuration.
+
+    ``rows``: what their nodes said of them just now, by id. ``busy``: tasks that switch them on or off, by id, when
+    ``tasks`` were asked for. ``silent``: nodes that do not answer, and why; their guests have the name that was last told,
+    or none. ``only``: the nodes that matter; others are not asked.
+    """
+
+    def __init__(
+        self, client: Client, each: Each | None = None, tasks: bool = False, only: Iterable[str] | None = None
+    ) -> None:
+        self.silent: dict[str, str] = {}
+        self.rows: dict[int, Mapping[str, Any]] = {}
+        self.busy: dict[int, list[str]] = {}
+        nodes = None if only is None else set(only)
+        told, told_by = places(client), dict[int, tuple[str, str]]()
+        for look in range(LOOKS):
+            unseen = self._unseen(told, nodes)
+            if unseen and look:
+                # Moved, made or destroyed at this moment.
+                time.sleep(PAUSE * (look - 1))
+                told = places(client)
+                unseen = self._unseen(told, nodes)
+            if not unseen:
+                break
+            asked = sorted({guest.node for guest in unseen})
+            kinds = {node: sorted({g.kind for g in unseen if g.node == node}) for node in asked}
+
+            def visit(session: Client, node: str, kinds: Mapping[str, list[str]] = kinds) -> _Visit:
+                return _visit(session, node, kinds[node], tasks)
+
+            for found in (each or in_turn(client))(visit, asked):
+                if found.silent:
+                    self.silent[found.node] = found.silent
+                self.busy.update(found.busy)
+                for vmid, (kind, row) in found.rows.items():
+                    self.rows[vmid], told_by[vmid] = row, (found.node, kind)
+        self.guests = [self._merged(told.get(vmid), vmid, *told_by[vmid]) for vmid in self.rows]
+        self.guests += [guest for vmid, guest in told.items() if vmid not in self.rows]
+        self.guests.sort(key=lambda guest: guest.vmid)
+
+    def _unseen(self, told: Mapping[int, Guest], nodes: set[str] | None) -> list[Guest]:
+        return [
+            guest
+            for guest in told.values()
+            if guest.vmid not in self.rows
+            and guest.node not in self.silent
+            and (nodes is None or guest.node in nodes)
+        ]
+
+    def _merged(self, told: Guest | None, vmid: int, node: str, kind: str) -> Guest:
+        """What the cluster's list says of a guest, corrected by its node."""
+        row = self.rows[vmid]
+        return replace(
+            told or Guest(vmid, "", kind, node, config={"tags": row.get("tags") or ""}),
+            name=str(row.get("name") or ""),
+            kind=kind,
+            node=node,
+            running=row.get("status") == "running",
+            template=bool(int(row.get("template") or 0)),
+            lock=str(row.get("lock") or ""),
+        )
+
+    @property
+    def vmids(self) -> set[int]:
+        return {guest.vmid for guest in self.guests}
+
+    @property
+    def nameless(self) -> bool:
+        """Whether a guest is being made whose name the server does not tell yet."""
+        return any(
+            guest.lock in ("create", "clone") and guest.name in ("", f"CT{guest.vmid}", f"VM {guest.vmid}")
+            for guest in self.guests
+        )
+
+    def counts(self) -> dict[str, int]:
+        """Guests per node."""
+        result: dict[str, int] = {}
+        for guest in self.guests:
+            result[guest.node] = result.get(guest.node, 0) + 1
+        return result
+
+    def answers(self, guest: Guest) -> bool:
+        return guest.node not in self.silent
+
+    def hidden(self) -> list[Guest]:
+        """Guests whose names nobody tells, because their nodes do not answer."""
+        return [guest for guest in self.guests if not guest.name and not self.answers(guest)]
+
+    def unknown(self, name: str) -> str:
+        """Why it cannot be said that there is no guest of this name; empty: it can."""
+        hidden = self.hidden()
+        if not hidden:
+            return ""
+        ids = ", ".join(f"{guest.vmid} on {guest.node}" for guest in hidden)
+        nodes = " and ".join(sorted({guest.node for guest in hidden}))
+        return f"whether {name} is one of {ids} is not known, because {nodes} does not answer"
+
+    def find(self, want: Want) -> Guest | None:
+        """The guest of a record: by vmid, else by its name, which must be unique. Failed says what is unclear."""
+        named = [guest for guest in self.guests if guest.name == want.name]
+        if not want.vmid:
+            if len(named) > 1:
+                ids = ", ".join(
+                    f"{guest.vmid} on {guest.node}" for guest in sorted(named, key=lambda guest: guest.vmid)
+                )
+                raise Failed(
+                    f"{want.name}: {len(named)} guests have this name ({ids}): set vmid in the record to the one that is meant"
+                )
+            if not named:
+                self._refuse_hidden(want)
+            return self._reached(want, named[0]) if named else None
+        found = next((guest for guest in self.guests if guest.vmid == want.vmid), None)
+        if found is None:
+            if named and want.state != "absent":
+                raise Failed(
+                    f"{want.name}: the record says vmid {want.vmid}, but the guest of this name has {named[0].vmid} "
+                    f"(on {named[0].node}): correct or remove vmid"
+                )
+            return None
+        if found.name != want.name and not _ours(want, found) and (found.name or self.answers(found)):
+            raise Failed(
+                f"{want.name}: vmid {want.vmid} belongs to {found.name!r} on {found.node}, which does not carry the "
+                "record's tags, so it is left alone: correct vmid, or rename that guest"
+            )
+        return self._reached(want, found)
+
+    def _reached(self, want: Want, found: Guest) -> Guest:
+        if found.kind != want.kind:
+            raise Failed(
+                f"{want.name}: {found.vmid} on {found.node} is of kind {found.kind}, the record says {want.kind}: "
+                "choose another name, or remove that guest"
+            )
+        if not self.answers(found):
+            raise Unanswered(
+                f"{want.label} ({found.vmid})",
+                found.node,
+                self.silent[found.node],
+                "left as it is: run again when that node is back",
+            )
+        return found
+
+    def _refuse_hidden(self, want: Want) -> None:
+        """Nothing is made under a name that a guest may have which nobody can be asked about."""
+        candidates = [guest for guest in self.hidden() if _may_be(want, guest)]
+        if candidates:
+            node = candidates[0].node
+            mine = ", ".join(str(guest.vmid) for guest in candidates if guest.node == node)
+            raise Unanswered(
+                want.label,
+                node,
+                self.silent[node],
+                f"there is no other guest of this name, and {mine} there may be it: nothing is made or destroyed under "
+                "this name until that node is back; or set vmid in the record to the id the guest has or shall have",
+            )
+
+
+def _tags(guest: Guest) -> set[str]:
+    return set(str(guest.config.get("tags", "")).replace(",", ";").split(";")) - {""}
+
+
+def _wanted_tags(want: Want) -> set[str]:
+    return {str(tag).lower() for tag in want.options.get("tags", [])}
+
+
+def _may_be(want: Want, hidden: Guest) -> bool:
+    """Whether a guest without a name can be that of a record. Tags, pool and lock are known even so.
+
+    One made here has the record's tags as soon as it was made, a clone as soon as it was configured: until the clone is
+    complete its lock tells, and after that its pool. One tag in common is enough, because the others may have been edited.
+    """
+    wanted, pool = _wanted_tags(want), str(want.options.get("pool") or "")
+    making = hidden.lock in ("create", "clone")
+    return making or not wanted or bool(pool and hidden.pool == pool) or bool(wanted & _tags(hidden))
+
+
+def _ours(want: Want, found: Guest) -> bool:
+    """Whether a guest with another name may be renamed: it carries every tag of the record, and nothing is destroyed."""
+    wanted = _wanted_tags(want)
+    return want.state != "absent" and bool(wanted) and wanted <= _tags(found)
+
+
+def marked(want: Want, found: Guest) -> bool:
+    """Whether more than its name says that a guest is the one of a record: its id, its pool or all the tags."""
+    wanted, pool = _wanted_tags(want), str(want.options.get("pool") or "")
+    return bool(want.vmid) or bool(pool and found.pool == pool) or bool(wanted and wanted <= _tags(found))
+
+
+def unmarked(want: Want, found: Guest) -> str:
+    """The refusal to destroy a guest that has only its name in common with a record."""
+    tags = ", ".join(sorted(_tags(found))) or "none"
+    wanted = ", ".join(sorted(_wanted_tags(want))) or "none"
+    return (
+        f"{want.label}: {found.vmid} on {found.node} has this name and nothing else of the record (its tags: {tags}; the "
+        f"record's: {wanted}), so it is not destroyed: give the record the tags, the pool or the vmid of that guest, or set "
+        "destroy_by_name: true"
+    )
