@@ -102,6 +102,8 @@ class User:
     tokens: dict[str, Token] = field(default_factory=dict)
     comment: str = ""
     enabled: bool = True
+    # A password is then only the first half of a login, and the lab accepts no second one.
+    second_factor: bool = False
 
 
 @dataclass(frozen=True)
@@ -185,6 +187,8 @@ class Access:
             good = known is not None and self._ticket_user(password) == user
         if not good:
             raise ApiError(401, "authentication failure")
+        if known is not None and known.second_factor:
+            return {**self.issue(user), "ticket": f"PVE:!tfa!{user}:::", "NeedTFA": 1}
         return self.issue(user)
 
     def _ticket_user(self, ticket: str) -> str | None:

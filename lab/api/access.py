@@ -30,6 +30,8 @@ def login(request: Request) -> dict[str, Any]:
     user = str(request.params["username"])
     if "@" not in user:
         user += "@" + str(request.params.get("realm", "pam"))
+    if "tfa-challenge" in request.params:
+        raise ApiError(401, "authentication failure")
     answer = request.cluster.access.login(user, str(request.params["password"]))
     table = request.cluster.access.table(Identity(user))
     answer["cap"] = {

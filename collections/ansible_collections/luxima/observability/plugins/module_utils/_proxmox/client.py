@@ -62,7 +62,7 @@ class Settings:
 
     @property
     def endpoint(self) -> str:
-        return f"https://{self.host}:{self.port}"
+        return f"https://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
 
 def meaning(status: int, text: str, subject: str) -> ProxmoxError:
@@ -200,36 +200,80 @@ class Client:
         return verb(**values)
 
     def _guarded(self, call: Callable[[], Any], method: str, path: str, subject: str) -> Any:
-        settings = self.settings
         try:
-            return call()
+            answer = call()
         except ResourceException as error:
             raise self._refused(error, path, subject) from error
         except AuthenticationError as error:
-            raise Failed(
-                f"{settings.endpoint} refused the login of {settings.identity}: check api_user and api_password "
-                "(a login is tried once, repeated failures lock accounts out)"
-            ) from error
-        except requests.exceptions.SSLError as error:
-            raise Failed(
-                f"{settings.endpoint} shows a certificate that is not trusted ({_cause(error)}): set ca_path to its "
-                "authority (/etc/pve/pve-root-ca.pem of the cluster), or validate_certs: false"
-            ) from error
+            raise self._no_login(str(error)) from error
+        except (KeyError, requests.exceptions.InvalidJSONError) as error:
+            # JSON of somebody else, or a page in the place of a ticket.
+            raise self._stranger("") from error
         except requests.exceptions.RequestException as error:
-            if (
-                isinstance(error, requests.exceptions.ConnectTimeout)
-                or "NewConnectionError" in repr(error)
-                or "NameResolutionError" in repr(error)
-            ):
-                raise Failed(
-                    f"no Proxmox VE API at {settings.endpoint} ({_cause(error)}): is it running, and are api_host and "
-                    "api_port right?"
-                ) from error
-            raise Conflict(f"{subject}: no reply to {method} {path} ({_cause(error)})", "lost") from error
+            raise self._untransported(error, method, path, subject) from error
+        # How the library hands on what is no JSON.
+        if isinstance(answer, Mapping) and isinstance(answer.get("errors"), bytes) and len(answer) == 1:
+            raise self._stranger(answer["errors"].decode("utf-8", "replace"))
+        return answer
+
+    def _stranger(self, page: str) -> Failed:
+        begins = f" (it begins with {page.strip()[:40]!r})" if page.strip() else ""
+        return Failed(
+            f"{self.settings.endpoint} answers, but not as the API of Proxmox VE does{begins}: are api_host and api_port those "
+            "of a node, and not of a web page or a proxy in front of it?"
+        )
+
+    def _no_login(self, text: str) -> Failed:
+        settings, status = self.settings, re.search(r"code: (\d+)", text)
+        if "Two Factor" in text:
+            return Failed(
+                f"{settings.identity} has a second factor, which nobody can give here: use an API token of it (api_token_id and "
+                "api_token_secret), which needs none"
+            )
+        if status and status[1] not in ("401", "403"):
+            return self._stranger(f"status {status[1]}")
+        return Failed(
+            f"{settings.endpoint} refused the login of {settings.identity}: check api_user and api_password "
+            "(a login is tried once, repeated failures lock accounts out)"
+        )
+
+    def _untransported(self, error: Any, method: str, path: str, subject: str) -> ProxmoxError:
+        """The error for a request that got no answer at all."""
+        endpoint, text = self.settings.endpoint, repr(error)
+        if isinstance(error, requests.exceptions.SSLError):
+            if re.search(r"WRONG_VERSION_NUMBER|wrong version number|RECORD_LAYER|record layer", text):
+                return Failed(
+                    f"{endpoint} does not speak TLS: the API of Proxmox VE does, so something else is there: are api_host "
+                    "and api_port right?"
+                )
+            if "mismatch" in text or "doesn't match" in text:
+                return Failed(
+                    f"{endpoint} shows a certificate for another name: write the name that is in it in api_host, or "
+                    "validate_certs: false"
+                )
+            return Failed(
+                f"{endpoint} shows a certificate that is not trusted ({_cause(error)}): set ca_path to its "
+                "authority (/etc/pve/pve-root-ca.pem of the cluster), or validate_certs: false"
+            )
+        if (
+            isinstance(error, requests.exceptions.ConnectTimeout)
+            or "NewConnectionError" in text
+            or "NameResolutionError" in text
+        ):
+            return Failed(
+                f"no Proxmox VE API at {endpoint} ({_cause(error)}): is it running, and are api_host and api_port right?"
+            )
+        return Conflict(f"{subject}: no reply to {method} {path} ({_cause(error)})", "lost")
 
     def _refused(self, error: Any, path: str, subject: str) -> ProxmoxError:
         status, text = int(error.status_code), str(error.content).strip()
         details = error.errors
+        page = details.get("errors") if isinstance(details, Mapping) and len(details) == 1 else None
+        if isinstance(page, bytes):
+            # No JSON: nothing, or a page of somebody else.
+            if page.lstrip().startswith(b"<") and status not in _GATEWAY:
+                return self._stranger(f"{status} {page.decode('utf-8', 'replace').strip()}")
+            details = None
         if isinstance(details, Mapping) and details:
             text += " " + "; ".join(f"{key}: {str(value).strip()}" for key, value in details.items())
         if status == 401:

@@ -4,7 +4,11 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
+import ssl
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from .client import Settings
@@ -35,8 +39,9 @@ def settings(params: Mapping[str, Any], deadlines: Mapping[str, int]) -> Setting
     user, token = str(params["api_user"] or ""), str(params["api_token_id"] or "")
     if "!" in token:
         user, _sign, token = token.partition("!")
-    if not params["api_host"]:
-        raise Failed("api_host is empty: set it, or PROXMOX_HOST in the environment")
+    host = _host(str(params["api_host"] or ""))
+    if params["validate_certs"] and params["ca_path"]:
+        _require_authority(str(params["ca_path"]))
     if bool(token) != bool(params["api_token_secret"]):
         raise Failed("api_token_id and api_token_secret go together: set both, or use api_password")
     if not token and not params["api_password"]:
@@ -44,7 +49,7 @@ def settings(params: Mapping[str, Any], deadlines: Mapping[str, int]) -> Setting
     if "@" not in user:
         raise Failed(f"api_user {user!r} has no realm: write {user or 'root'}@pam")
     return Settings(
-        host=str(params["api_host"]),
+        host=host,
         port=int(params["api_port"]),
         user=user,
         password=str(params["api_password"] or ""),
@@ -55,3 +60,38 @@ def settings(params: Mapping[str, Any], deadlines: Mapping[str, int]) -> Setting
         timeout=int(params["timeout"]),
         deadlines=deadlines,
     )
+
+
+def _host(text: str) -> str:
+    """A name or an address. Failed when it is more than that, with what belongs where."""
+    if not text:
+        raise Failed("api_host is empty: set it, or PROXMOX_HOST in the environment")
+    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    try:
+        return str(ipaddress.ip_address(bare.partition("%")[0])) + "".join(bare.partition("%")[1:])
+    except ValueError:
+        pass
+    match = re.fullmatch(
+        r"(?:(?P<scheme>\w+)://)?(?P<name>\[[^\]]+\]|[^/:\s]+)(?::(?P<port>\d+))?(?P<path>/.*)?", text
+    )
+    if match is None:
+        raise Failed(f"api_host: {text!r} is neither a host name nor an address")
+    if match["scheme"] or match["port"] or match["path"]:
+        port = f", and api_port: {match['port']}" if match["port"] else ""
+        raise Failed(
+            f"api_host: {text!r} is more than a host: write api_host: {match['name'].strip('[]')}{port}"
+        )
+    return text
+
+
+def _require_authority(path: str) -> None:
+    if Path(path).is_dir():
+        return
+    if not Path(path).is_file():
+        raise Failed(
+            f"ca_path: there is no file {path}: name the cluster's /etc/pve/pve-root-ca.pem, copied here, or leave it out"
+        )
+    try:
+        ssl.create_default_context(cafile=path)
+    except (OSError, ssl.SSLError) as error:
+        raise Failed(f"ca_path: {path} holds no certificate that can be read ({error})") from error
