@@ -27,6 +27,7 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "lock-held": {"vmid": 0, "lock": "backup"},
     "dead-node": {"node": ""},
     "silent-statd": {"node": ""},
+    "normalise": {"keys": "comment|description|notes-template|tags"},
 }
 _CLONING = ("qmclone", "vzclone", "vzcreate")
 
@@ -42,6 +43,7 @@ def checked(name: str, given: dict[str, Any]) -> dict[str, Any]:
     try:
         values = {key: type(default)(given.get(key, default)) for key, default in known.items()}
         re.compile(str(values.get("path", "")))
+        re.compile(str(values.get("keys", "")))
     except (ValueError, re.error) as error:
         raise ValueError(f"{name}: {error}") from None
     return values
@@ -86,6 +88,7 @@ class Faults:
         self._lock = threading.Lock()
         self._drops: list[_Rule] = []
         self._failures: list[_Rule] = []
+        self._normalised: re.Pattern[str] | None = None
         self._countdown = 0
         self._action: Callable[[], object] | None = None
         self.auth_delay: float = 0.0
@@ -102,7 +105,7 @@ class Faults:
     def reset(self) -> None:
         """Switch everything off, `auth_delay` apart."""
         with self._lock:
-            self._drops, self._failures = [], []
+            self._drops, self._failures, self._normalised = [], [], None
             self._countdown, self._action = 0, None
             self.slow_task, self.slow_task_types = 0.0, set()
             self.task_warnings = self.storage_lock = self.file_lock = self.quota_full = self.volume_left = 0
@@ -135,6 +138,9 @@ class Faults:
         elif name == "deaf":
             with self._lock:
                 (self.deaf.add if on else self.deaf.discard)(values["vmid"])
+        elif name == "normalise":
+            with self._lock:
+                self._normalised = re.compile(values["keys"]) if on else None
         elif hasattr(self, counter):
             with self._lock:
                 setattr(self, counter, values["times"] if on else 0)
@@ -153,6 +159,8 @@ class Faults:
                 found.append(
                     f"slow-task seconds={self.slow_task:g} types={','.join(sorted(self.slow_task_types))}"
                 )
+            if self._normalised:
+                found.append(f"normalise keys={self._normalised.pattern}")
             for word, rules in (("drop-reply", self._drops), ("no-reply", self._failures)):
                 found += [
                     f"{word} method={rule.verb} path={rule.path.pattern} times={rule.times}"
@@ -203,6 +211,17 @@ class Faults:
                     error.times -= 1
                     return error.text
         return ""
+
+    def kept(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Values as they will be kept: with `normalise` on, of some texts all but the last character."""
+        with self._lock:
+            keys = self._normalised
+        if keys is None:
+            return values
+        return {
+            key: value[:-1] if isinstance(value, str) and keys.fullmatch(key) else value
+            for key, value in values.items()
+        }
 
     def take(self, name: str) -> bool:
         """Whether the counter `name` was above zero; it is one less afterwards."""

@@ -55,6 +55,8 @@ def dispatch(
         raise ApiError(501, f"Method '{verb} {path}' not implemented")
     who = identify(method.permissions.get("user") == "world")
     params = method.check({**values, **found[1]})
+    if verb != "GET":
+        params = cluster.faults.kept(params)
     handler = ROUTES.get((verb, found[0]))
     if handler is None:
         raise ApiError(501, f"Method '{verb} {path}' not implemented")

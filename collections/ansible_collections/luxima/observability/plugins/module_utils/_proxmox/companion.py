@@ -32,8 +32,8 @@ GRACE = 3.0
 PATIENCE = 180.0
 #: How often somebody else's changes are answered before they are called a fight.
 SURPRISES = 8
-#: How often a change that the server took may lead to no shorter way, before it is called one that the server does not keep.
-STALLS = 3
+#: Seconds in which a change that the server took has to be seen. Nothing is asked for twice.
+SEEN = 3.0
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,7 @@ class Runner:
         case.seconds = round(time.monotonic() - began, 2)
 
     def _follow(self, case: _Case[Any]) -> None:
-        course, surprises, stalls, end = case.course, 0, 0, 0.0
+        course, surprises, end = case.course, 0, 0.0
         while course.writes:
             write, left, taken = course.writes[0], len(course.writes), False
             try:
@@ -237,12 +237,24 @@ class Runner:
                     time.sleep(1.0 if reason == "lock" else 0.05 * surprises)
             case.have = case.look(self.client)
             course = case.thing.plan(case.have)
-            stalls += taken and len(course.writes) >= left
-            if stalls >= STALLS:
-                raise Failed(_not_kept(case.thing, course))
+            if taken:
+                course = self._shorter(case, course, left)
             if course.refusals:
                 raise Failed(f"{case.thing.label}: {'; '.join(course.refusals)}")
             case.warnings = course.warnings
+
+    def _shorter(self, case: _Case[Any], course: Course, left: int) -> Course:
+        """The way that is left after a change, which must be shorter than the ``left`` steps before it.
+
+        Else the server keeps the value in another form, or somebody takes it back: asking again would never end.
+        """
+        patience = Patience(SEEN)
+        while len(course.writes) >= left and not course.refusals:
+            if not patience.again():
+                raise Failed(_not_kept(case.thing, course))
+            case.have = case.look(self.client)
+            course = case.thing.plan(case.have)
+        return course
 
     def _carry_out(self, case: _Case[Any], write: Write) -> None:
         subject = f"{case.thing.label}: {write.action}"

@@ -115,6 +115,10 @@ def dead(site: Site, kind: str, operation: Operation) -> None:
     site.server.kill(*(found or [site.server.guest("theirs-lxc").node]), silent=400)
 
 
+def normalising(site: Site, kind: str, operation: Operation) -> None:
+    site.server.cluster.switch("normalise", {}, True)
+
+
 def silent(site: Site, kind: str, operation: Operation) -> None:
     """All nodes answer, and none tells the others what its guests are called."""
     for node in site.server.cluster.nodes:
@@ -232,6 +236,13 @@ FAULTS = (
         error=("does not answer", "until that node is back"),
         switch="dead-node",
         always=True,
+    ),
+    Fault(
+        "values kept in another form",
+        normalising,
+        ("configure",),
+        ("the server took every change, but reads back",),
+        switch="normalise",
     ),
     Fault("names late", silent, switch="silent-statd"),
     Fault("ticket expired", expired, password=True, switch="expired-ticket"),
