@@ -18,7 +18,7 @@ from .._artifacts.store import default_lock_file
 from .._component.manifest import plain
 from .._retention import policy as retention
 from .._secrets import examples
-from . import content, guests, hosts, logs, relations, schema, scraping
+from . import content, guests, hosts, images, logs, relations, schema, scraping
 from . import groups as grouping
 from .faults import Fault
 from .schema import Role
@@ -123,6 +123,9 @@ def inspect(inventory: Inventory) -> Findings:
     found.faults += hosts.check(values, inventory.variables, inventory.groups, components, ports)
     found.faults += scraping.check(values, inventory.groups.get("prometheus", []))
     found.risks += guests.risks(values, inventory.groups.get("guests", []))
+    refused, risky = images.check(values, inventory.groups)
+    found.faults += refused
+    found.risks += risky
     for host in inventory.groups.get("backup", []):
         _copies(host, values.get(host, {}), found)
     for host in inventory.groups.get("prometheus", []):
