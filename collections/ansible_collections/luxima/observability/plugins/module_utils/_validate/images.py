@@ -15,14 +15,13 @@ SYSTEM = "local"
 
 
 def check(
-    values: Mapping[str, Mapping[str, Any]], groups: Mapping[str, list[str]]
+    listed: Any, values: Mapping[str, Mapping[str, Any]], groups: Mapping[str, list[str]]
 ) -> tuple[list[Fault], list[Fault]]:
     """Faults and risks. A system disk that fills up stops the node: refused where the environment is protected."""
     guests = [host for host in groups.get("guests", []) if host in values]
-    if not guests:
+    if not isinstance(listed, (list, tuple)):
         return [], []
-    jobs = values[guests[0]].get(VARIABLE) or []
-    jobs = [job for job in jobs if isinstance(job, Mapping) and job.get("state", "present") == "present"]
+    jobs = [job for job in listed if isinstance(job, Mapping) and job.get("state", "present") == "present"]
     full = [
         Fault(
             VARIABLE,
@@ -58,7 +57,7 @@ def _twice(
 
 def _saves(job: Mapping[str, Any], host: str, values: Mapping[str, Any]) -> bool:
     if job.get("pool"):
-        return str(values.get("guest_pool") or "") == job["pool"]
+        return str(values.get("guest_pool") or "") == str(job["pool"])
     names = {host, str(values.get("guest_vmid") or host)}
     if job.get("guests"):
         return bool(names & set(map(str, job["guests"])))

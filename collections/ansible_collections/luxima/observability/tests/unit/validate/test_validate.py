@@ -76,9 +76,11 @@ TWO = {"guest_disk_gb": 8, "guest_pool": "p", "guest_vmid": 514}
 def test_where_images_go_and_what_is_copied_twice(
     job: dict[str, object], protected: bool, refused: list[str], told: list[str]
 ) -> None:
-    shared = {"guests_backup_jobs": [{"id": "nightly", **job}], "platform_protected": protected}
-    values = {"one": {**ONE, **shared}, "two": {**TWO, **shared}}
-    found = images.check(values, {"guests": ["one", "two"], "backup": ["one"]})
+    values = {
+        "one": {**ONE, "platform_protected": protected},
+        "two": {**TWO, "platform_protected": protected},
+    }
+    found = images.check([{"id": "nightly", **job}], values, {"guests": ["one", "two"], "backup": ["one"]})
     for faults_found, expected in zip(found, (refused, told)):
         assert len(faults_found) == len(expected)
         assert all(text in fault.text for fault, text in zip(faults_found, expected))
