@@ -8,7 +8,8 @@ usage: python -m lab up [--vms] [--templates] | down | status | inventory | faul
 --templates builds the container templates that few need too: debian-12-postgresql.
 fault makes the hypervisor misbehave as real ones do, until it has happened or --off; without NAME it lists what is on.
 Faults: slow-clone, slow-task, task-warnings, storage-lock, file-lock, quota-full, volume-left, task-error,
-deaf, drop-reply, no-reply, expired-ticket, lock-held, dead-node, silent-statd, normalise.
+deaf, drop-reply, no-reply, expired-ticket, lock-held, dead-node,
+silent-statd, normalise.
 """
 
 from __future__ import annotations

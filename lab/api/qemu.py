@@ -183,6 +183,7 @@ def _check_options(request: Request, guest: Guest | None, values: dict[str, Any]
         raise ParameterError(errors)
     require_use(request, [parse_nic(str(raw)) for key, raw in values.items() if _is_net(key)])
     if "startup" in values:
+        # It changes what the node does.
         request.cluster.access.require(request.who, "/", ["Sys.Modify"])
     if guest is None:
         return
@@ -196,9 +197,6 @@ def _check_options(request: Request, guest: Guest | None, values: dict[str, Any]
         new = _NEW_VOLUME.fullmatch(split_properties(str(value), "file").get("file", ""))
         if new and _DISK.fullmatch(key):
             require_space(request, new[1])
-        if key == "startup":
-            # It changes what the node does.
-            request.cluster.access.require(request.who, "/", ["Sys.Modify"])
 
 
 def _check_balloon(guest: Guest, values: dict[str, Any]) -> None:

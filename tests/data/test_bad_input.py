@@ -67,6 +67,17 @@ class Case:
 
 CASES = [
     Case(
+        "images on the system disk of the nodes",
+        append(
+            ALL,
+            "platform_protected: true\n"
+            "guests_backup_jobs: [{id: nightly, schedule: '02:30', storage: local, all: true}]\n",
+        ),
+        "guests_backup_jobs",
+        "",
+        "name a storage of its own",
+    ),
+    Case(
         "copies without a period",
         edit(ALL, r"^  database_backup: .*", "  database_backup: {stores: [proxmox]}"),
         "platform_retention.database_backup",

@@ -9,10 +9,11 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
 from ansible_collections.luxima.observability.plugins.module_utils._bucket import server
 from ansible_collections.luxima.observability.plugins.module_utils._bucket.arguments import ARGUMENTS
 from ansible_collections.luxima.observability.plugins.module_utils._bucket.plan import Change
-from ansible_collections.luxima.observability.plugins.module_utils._bucket.run import ensure
+from ansible_collections.luxima.observability.plugins.module_utils._bucket.run import ensure, told
 from ansible_collections.luxima.observability.plugins.module_utils._retention.shorten import lifecycle
 from ansible_collections.luxima.observability.plugins.plugin_utils.evaluate import evaluate
 from ansible_collections.luxima.observability.plugins.plugin_utils.protection import NOBODY, Protection
@@ -50,9 +51,12 @@ class ActionModule(ActionBase):
             protection.refuse_shorter(f"buckets of {url}", found, {**NOBODY, "minio": [storage]})
 
         try:
-            return ensure(params, self._task.check_mode, guard)
+            result = ensure(params, self._task.check_mode, guard)
         except (server.Refused, server.Unreachable) as error:
             raise AnsibleActionFail(str(error)) from None
+        for line in told(result, self._task.check_mode):
+            Display().display(line)
+        return result
 
 
 def _consumed(bucket: Mapping[str, Any]) -> dict[str, Any]:

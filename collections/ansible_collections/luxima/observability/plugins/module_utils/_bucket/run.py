@@ -115,6 +115,24 @@ def ensure(
     }
 
 
+def told(result: Mapping[str, Any], check: bool) -> list[str]:
+    """What was done to each bucket and why, in one line. Pure."""
+    verbs: dict[str, list[str]] = {}
+    for action in result["actions"]:
+        bucket, _, verb = str(action).partition(": ")
+        verbs.setdefault(bucket, []).append(verb)
+    mode = " (check)" if check else ""
+    return [
+        f"bucket {bucket}{mode}: {', '.join(done)}"
+        + (
+            ": the server had none of this name"
+            if "create bucket" in done
+            else ": it differed from the record"
+        )
+        for bucket, done in verbs.items()
+    ]
+
+
 def _prove(server: Server, wanted: Sequence[Wanted], changed: bool) -> None:
     """What was written is read back: a server that says yes and keeps something else is a failure."""
     if not changed:

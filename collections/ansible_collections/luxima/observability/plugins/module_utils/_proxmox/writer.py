@@ -323,15 +323,16 @@ class _Course:
     def _claim(self, change: Create | Clone, send: Callable[[], str]) -> None:
         """Make a guest under an id that may turn out to be taken."""
         self._new_id()
-        client = self._writer.client
         try:
             send()
         except Conflict as conflict:
             if conflict.reason != "exists":
                 raise
-            if self._ours_after_all():
+            holder = self._holder()
+            if holder is not None and holder.name == self._want.name:
+                # The guest that has the id is the one an earlier, unanswered request made.
                 raise Conflict(str(conflict), "lost") from conflict
-            if self._want.vmid and self._want.vmid not in places(client):
+            if self._want.vmid and holder is None:
                 raise Failed(
                     f"{conflict}; no guest has the id {self._want.vmid}, so this is left of one that is gone: remove it on the "
                     "hypervisor (its storage, Content), or choose another vmid"
@@ -344,17 +345,17 @@ class _Course:
             raise
         self._made = True
 
-    def _ours_after_all(self) -> bool:
-        """Whether the guest that has the id is the one an earlier, unanswered request made."""
+    def _holder(self) -> Guest | None:
+        """The guest that has the id now, with the name in its configuration; one that is being made has none at first."""
         patience = Patience(self._writer.deadline("lock"))
-        key = "hostname" if self._at.kind == "lxc" else "name"
         while True:
-            found = read(self._writer.client, self._at)
-            if found is None or str(found.config.get(key, "")) == self._want.name:
-                return found is not None
-            # One that is being made has no name at first.
-            if found.lock not in ("create", "clone") or not patience.again():
-                return False
+            there = places(self._writer.client).get(self._at.vmid)
+            found = read(self._writer.client, there) if there else None
+            if found is None:
+                return None
+            name = str(found.config.get("hostname" if found.kind == "lxc" else "name", ""))
+            if name == self._want.name or found.lock not in ("create", "clone") or not patience.again():
+                return replace(found, name=name)
 
     def _create(self, change: Create, have: Guest | None) -> None:
         with self._writer.slots.held(("create", self._at.node, change.storage), CREATES_PER_STORAGE):

@@ -18,7 +18,7 @@ from .._artifacts.store import default_lock_file
 from .._component.manifest import plain
 from .._retention import policy as retention
 from .._secrets import examples
-from . import additions, content, guests, hosts, logs, relations, schema, scraping
+from . import additions, content, guests, hosts, images, logs, relations, schema, scraping
 from . import groups as grouping
 from .faults import Fault
 from .schema import Role
@@ -123,6 +123,9 @@ def inspect(inventory: Inventory) -> Findings:
     found.faults += hosts.check(values, inventory.variables, inventory.groups, components, ports)
     found.faults += scraping.check(values, inventory.groups.get("prometheus", []))
     found.risks += guests.risks(values, inventory.groups.get("guests", []))
+    refused, risky = images.check(_image_jobs(inventory), values, inventory.groups)
+    found.faults += refused
+    found.risks += risky
     for host in inventory.groups.get("backup", []):
         _copies(host, values.get(host, {}), found)
     for host in inventory.groups.get("prometheus", []):
@@ -142,6 +145,17 @@ def inspect_component(inventory: Inventory, host: str, component: str) -> Findin
         # Files that are only written are no use of a secret.
         found.faults += _public({host: values}, found.examples)
     return found
+
+
+def _image_jobs(inventory: Inventory) -> Any:
+    """The hypervisor's backup jobs; what cannot be evaluated is told when they are made."""
+    for host in inventory.groups.get("guests", []):
+        raw = inventory.variables.get(host, {})
+        try:
+            return inventory.template(raw, raw.get(images.VARIABLE) or [])
+        except AnsibleError:
+            return []
+    return []
 
 
 def _public(values: Mapping[str, Mapping[str, Any]], names: set[str]) -> list[Fault]:

@@ -145,16 +145,16 @@ class Guests(RuleBasedStateMachine):
     @precondition(lambda self: self.exists)
     @rule(data=st.data(), reboot=st.sampled_from(["never", "if_needed"]))
     def somebody_meddles(self, data: st.DataObject, reboot: str) -> None:
-        deeds = (
-            self.edit,
-            self.edit,
-            self.set_unmanaged,
-            self.delete,
-            self.touch_interface,
-            self.grow,
+        deeds = (self.edit, self.edit, self.set_unmanaged, self.delete, self.touch_interface, self.grow)
+        deeds += (
+            self.press_button,
+            self.detach,
+            self.tidy,
+            self.tidy,
+            self.mount_elsewhere,
+            self.hibernate,
             self.migrate,
         )
-        deeds += (self.press_button, self.detach, self.tidy, self.tidy, self.mount_elsewhere, self.hibernate)
         for deed in data.draw(st.lists(st.sampled_from(deeds), min_size=1, max_size=4)):
             # A VM that is hibernated can only be woken.
             if "lock" not in self.site.config("one") or deed == self.press_button:

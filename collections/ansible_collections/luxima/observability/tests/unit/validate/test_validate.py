@@ -12,6 +12,7 @@ from ansible_collections.luxima.observability.plugins.module_utils._validate imp
     faults,
     groups,
     guests,
+    images,
     places,
     schema,
 )
@@ -52,6 +53,37 @@ def test_an_empty_group_that_nobody_needs_is_no_fault() -> None:
 )
 def test_what_the_hypervisor_refuses(values: dict[str, object], variable: str) -> None:
     assert [fault.variable for fault in guests.check({"h": values}, ["h"])] == [variable]
+
+
+ONE = {"guest_disk_gb": 500, "guest_pool": "p", "guest_vmid": 513}
+TWO = {"guest_disk_gb": 8, "guest_pool": "p", "guest_vmid": 514}
+
+
+@pytest.mark.parametrize(
+    ("job", "protected", "refused", "told"),
+    [
+        ({"pool": "p", "storage": "local"}, True, ["the system disk"], ["saves images of one (500 GB"]),
+        ({"pool": "p"}, False, [], ["the system disk", "saves images of one (500 GB"]),
+        ({"pool": "q", "storage": "backup"}, True, [], []),
+        ({"all": True, "storage": "backup"}, True, [], ["saves images of one"]),
+        ({"all": True, "exclude": ["one"], "storage": "backup"}, True, [], []),
+        ({"all": True, "exclude": ["513"], "storage": "backup"}, True, [], []),
+        ({"guests": ["two"], "storage": "backup"}, True, [], []),
+        ({"guests": ["513"], "storage": "backup"}, True, [], ["saves images of one"]),
+        ({"state": "absent"}, True, [], []),
+    ],
+)
+def test_where_images_go_and_what_is_copied_twice(
+    job: dict[str, object], protected: bool, refused: list[str], told: list[str]
+) -> None:
+    values = {
+        "one": {**ONE, "platform_protected": protected},
+        "two": {**TWO, "platform_protected": protected},
+    }
+    found = images.check([{"id": "nightly", **job}], values, {"guests": ["one", "two"], "backup": ["one"]})
+    for faults_found, expected in zip(found, (refused, told)):
+        assert len(faults_found) == len(expected)
+        assert all(text in fault.text for fault, text in zip(faults_found, expected))
 
 
 def test_what_the_hypervisor_takes() -> None:
