@@ -36,7 +36,7 @@ class Team:
     def __init__(self, home: Path) -> None:
         self.home = home
         self.site = Platform(
-            LAB / "00-platform.yml", LAB / "10-instance", home / "hosts.yml", LAB / "zz-running.yml"
+            LAB / "00-platform.yml", LAB / "10-instance", home / "hosts.yml", home / "zz-running.yml"
         )
         self.obs, self.agent1 = self.site.address(11), self.site.address(21)
         self.prometheus = f"http://{self.obs}:9090"

@@ -445,6 +445,7 @@ OTHERS = (
     "rules of the platform are replaced",
     "a port beside its variable",
     "everybody's own address",
+    "a period beside the policy",
 )
 
 
@@ -572,14 +573,29 @@ def listener() -> Iterator[Listener]:
     listening.socket.close()
 
 
+def together(cases: list[Case], inventory: Path) -> list[Case]:
+    """Those that one inventory can have at a time: a file that says a variable twice is no YAML."""
+    done = []
+    for case in cases:
+        before = {path: path.read_text() for path in inventory.rglob("*.yml")}
+        case.change(inventory)
+        after = {path: path.read_text() for path in inventory.rglob("*.yml")}
+        names = [re.findall(r"^(\w+):", text, re.MULTILINE) for text in after.values()]
+        if all(len(found) == len(set(found)) for found in names):
+            done.append(case)
+            continue
+        for path in after:
+            path.write_text(before.get(path, "---\n"))
+    assert len(done) > 0.8 * len(cases)
+    return done
+
+
 @pytest.mark.parametrize("check", [[], ["--check"]], ids=["run", "check"])
 def test_all_faults_in_one_run_of_the_site_and_nobody_is_contacted(
     check: list[str], tmp_path: Path, listener: Listener
 ) -> None:
     inventory = copied(tmp_path)
-    cases = [case for case in CASES if case.name not in OTHERS]
-    for case in cases:
-        case.change(inventory)
+    cases = together([case for case in CASES if case.name not in OTHERS], inventory)
     reached = tmp_path / "ssh-was-called"
     spy = tmp_path / "ssh"
     spy.write_text(f"#!/bin/sh\ntouch {reached}\nexit 255\n")
