@@ -804,6 +804,10 @@ def test_data_that_stays_is_adopted_and_purged_data_is_begun_anew(clean: Site) -
     assert "the data of toy was in /var/lib/toy" in back.message, back.message
     site.on_host("mv /var/lib/toy.away /var/lib/toy")
     deploy(site, {"name": "toy", "state": "previous"})
+    site.clear()
+    site.on_host("rm -rf /var/lib/toy")
+    deploy(site, toy())
+    site.on_host("echo precious > /var/lib/toy/data")
     deploy(site, {"name": "toy", "state": "absent", "purge": True})
     deploy(site, toy())
     assert site.on_host("ls -A /var/lib/toy") == ".luxima-toy"
@@ -874,7 +878,7 @@ def test_a_path_that_is_needed_and_missing_is_red_without_any_change(clean: Site
 @pytest.mark.parametrize("place", ["/home/data/toy", "/root/toy", "/srv/with space/toy"])
 def test_data_may_be_in_a_home(clean: Site, place: str) -> None:
     site = clean
-    touch = f'/bin/sh -c \'echo written > "{place}/data"; ls -A /home > "{place}/homes"\''
+    touch = f'/bin/sh -c \'echo written > "{place}/data"; ls -A /home > "{place}/homes" 2>&1; true\''
     unit = {**toy()["unit"], "settings": {"ExecStartPre": touch}}
     site.on_host("mkdir -p /home/somebody; chmod 755 /home/somebody")
     deploy(site, toy(directories=[{"path": place}], unit=unit))

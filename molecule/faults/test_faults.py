@@ -438,6 +438,31 @@ def test_fault_on_a_machine(
     table[server, name] = face(machine, server, MACHINE_FAULTS[name])
 
 
+@pytest.mark.parametrize("server", ["loki", "tempo"])
+def test_what_serves_goes_on_serving_while_its_storage_is_away(
+    outcomes: dict[tuple[str, str], Future[str]], guests: dict[str, Guest], server: str
+) -> None:
+    guest = guests[server]
+    for (other, _), future in outcomes.items():
+        if guests[other] is guest:
+            future.exception()
+    before = guest.health(server)
+    process = f"systemctl show --property=MainPID --value {server}"
+    pid = guest.site.on(guest.address, process)
+    guest.site.on(guest.address, "systemctl stop minio")
+    try:
+        refused = guest.deploy(server, another(server))
+        assert refused.code != 0
+        assert "starts only where object storage" in refused.output, refused.output
+        assert "Nothing was activated" in refused.output, refused.output
+        assert guest.site.on(guest.address, process) == pid
+        assert guest.health(server) == before
+    finally:
+        guest.site.on(guest.address, "systemctl start minio")
+    last = guest.deploy(server, {})
+    assert (last.code, last.effects()) == (0, {}), last.output
+
+
 def test_nothing_is_left_to_do(guests: dict[str, Guest]) -> None:
     for guest in {guest.name: guest for guest in guests.values()}.values():
         run = guest.deploy(",".join(SERVERS), {})

@@ -149,6 +149,20 @@ CASES = [
         "do not fit on the disk of",
     ),
     Case(
+        "data where nothing outlives a reboot",
+        host_vars("stg-obs1", "prometheus_data_dir: /var/tmp/prometheus\n"),
+        "prometheus_data_dir",
+        "stg-obs1",
+        "does not outlive a reboot",
+    ),
+    Case(
+        "shares of memory without a least one",
+        append(ALL, "platform_memory_shares: {loki: {weight: 1}}\n"),
+        "platform_memory_shares.loki.least_mb",
+        "stg-data1",
+        "is missing",
+    ),
+    Case(
         "a table with two periods",
         append(
             ALL,

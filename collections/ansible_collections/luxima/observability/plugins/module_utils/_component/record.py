@@ -24,8 +24,9 @@ VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 METRIC = re.compile(r"[A-Za-z_:][A-Za-z0-9_:]*\Z")
 MODE = re.compile(r"0?[0-7]{3}\Z")
 SIGNAL = re.compile(r"(SIG)?[A-Z][A-Z0-9]*\Z")
-MEMORY = re.compile(r"([1-9][0-9]*)(B|KiB|MiB|GiB|TiB)\Z")
-UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+# Go's spelling of a limit.
+MEMORY = re.compile(r"([0-9]+)(B|KiB|MiB|GiB|TiB)?\Z")
+UNITS = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
 RECORD_KEYS = frozenset(
     [
@@ -367,12 +368,12 @@ def _environment(where: str, value: Any) -> dict[str, str]:
 
 
 def _memory(where: str, value: Any) -> int:
-    if value is None or value == "":
+    if value is None or value in ("", "off"):
         return 0
-    match = MEMORY.match(value) if isinstance(value, str) else None
+    match = None if isinstance(value, bool) else MEMORY.match(str(value))
     if match is None:
         raise _wrong(where, "a whole number and B, KiB, MiB, GiB or TiB, such as 512MiB", value)
-    return int(match.group(1)) * UNITS[match.group(2)]
+    return int(match.group(1)) * UNITS[match.group(2) or ""]
 
 
 def _needs(value: Any) -> tuple[Json, ...]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from .._component.places import unfit
 from .._content import alerting, dashboards, ini, paths, sources, texts
 from .._content.faults import Problem
 from .faults import Fault
@@ -20,6 +21,8 @@ _NO_FILES = (
     "loki_config",
     "tempo_config",
 )
+# Directories of what has to outlive a reboot.
+_KEPT = ("_data_dir", "_textfile_dir")
 
 
 def check(host: str, values: Mapping[str, Any]) -> list[Fault]:
@@ -30,6 +33,11 @@ def check(host: str, values: Mapping[str, Any]) -> list[Fault]:
     for name in values:
         if name.endswith(("_environment", "_secret_files")) and name != "platform_environment":
             found += texts.problems(values[name], name)
+    found += [
+        (name, f"{value} {reason}")
+        for name, value in values.items()
+        if name.endswith(_KEPT) and isinstance(value, str) and (reason := unfit(value))
+    ]
     if "alertmanager_config" in values:
         found += alerting.problems(values["alertmanager_config"], values.get("alertmanager_secret_files"))
     if "grafana_config" in values:

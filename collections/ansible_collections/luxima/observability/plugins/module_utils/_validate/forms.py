@@ -72,6 +72,11 @@ def positive(value: Any) -> str:
     return "" if text.isdigit() and int(text) > 0 else f"{text!r} must be a whole number above 0"
 
 
+def none_or_more(value: Any) -> str:
+    number = int(value) if re.fullmatch(r"-?\d+", str(value)) else -1
+    return "" if number >= 0 else f"{value!r} must be a whole number, 0 when it is not known"
+
+
 def url(value: Any) -> str:
     """The base of a server's addresses."""
     text = str(value)
@@ -214,6 +219,7 @@ ATTACHED: tuple[tuple[re.Pattern[str], Form], ...] = tuple(
         (r"alertmanager_data_retention|promtail_journal_max_age|minio_incomplete_upload_expiry", duration_go),
         (r"cadvisor_housekeeping_interval|platform_retention_deletion_delay", duration_go),
         (r"(?:loki|tempo)_\w+_(?:mb|bytes)|loki_max_(?:streams|entries)", positive),
+        (r"platform_memory_mb", none_or_more),
         (r"\w+_memory_limit", go_bytes),
         (r"\w+_environment", environment),
         (r"\w+_port", port),

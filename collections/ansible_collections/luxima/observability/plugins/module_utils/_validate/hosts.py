@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .._wiring.address import bare
+from .._wiring.memory import BadShares, limits
 from .faults import Fault
 
 _EVERYWHERE = ("", str(ipaddress.IPv4Address(0)), "::")
@@ -84,3 +85,17 @@ def _apart(have: Mapping[str, Any], *names: str) -> bool:
     """Whether both listen on addresses of their own."""
     addresses = [bare(str(have.get(name.removesuffix("port") + "listen_address", ""))) for name in names]
     return addresses[0] != addresses[1] and not set(addresses) & set(_EVERYWHERE)
+
+
+def memory(host: str, values: Mapping[str, Any]) -> list[Fault]:
+    """What is wrong with the shares of memory, told once and not for each limit that follows from them."""
+    if not {"platform_memory_shares", "platform_memory_others", "platform_memory_system"} <= values.keys():
+        return []
+    given = (values[f"platform_memory_{name}"] for name in ("shares", "others", "system"))
+    shares, others, system = given
+    try:
+        limits(shares, (), 1, others, system)
+    except BadShares as error:
+        where, _, text = str(error).partition(": ")
+        return [Fault(where, host, text)]
+    return []

@@ -225,6 +225,7 @@ def _host(
         faults += [empty for name in blank if (empty := schema.nothing(name, role.options[name], host))]
     faults += _additions(inventory, host, raw, values)
     faults += _open_mappings(values, host)
+    faults += hosts.memory(host, values)
     found.faults += faults or derived
     return values
 

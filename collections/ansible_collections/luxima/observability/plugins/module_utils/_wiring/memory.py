@@ -33,6 +33,8 @@ def limits(
     system: Mapping[str, Any],
 ) -> dict[str, str]:
     """Limit in Go's spelling of each component among a host's groups; none where the memory is not known (0)."""
+    if not isinstance(shares, Mapping) or not isinstance(others, Mapping):
+        raise BadShares("platform_memory_shares and platform_memory_others: must be dictionaries")
     table = {name: _share(f"platform_memory_shares.{name}", entry) for name, entry in shares.items()}
     rest = _share("platform_memory_system", system)
     taken = {name: _number(f"platform_memory_others.{name}", value) for name, value in others.items()}

@@ -142,7 +142,7 @@ def test_data_among_the_releases_is_refused() -> None:
     assert parse(full(directories=[{"path": "/opt/luximax"}])).directories[0].data
 
 
-@pytest.mark.parametrize("value", ["2GB", "512", 512, "512 MiB", "0MiB", "1.5GiB", "-1MiB", True])
+@pytest.mark.parametrize("value", ["2GB", "512 MiB", "1.5GiB", "-1MiB", True, ["1MiB"]])
 def test_memory_in_another_spelling_is_refused(value: object) -> None:
     with pytest.raises(RecordError, match=r"memory \(loki_memory_limit\): expected .* such as 512MiB"):
         parse(full(memory=value))
@@ -150,7 +150,8 @@ def test_memory_in_another_spelling_is_refused(value: object) -> None:
 
 def test_memory_is_read_as_bytes() -> None:
     assert parse(full(memory="512MiB")).memory == 512 << 20
-    assert parse(full(memory="")).memory == parse(full()).memory == 0
+    assert parse(full(memory="1000000")).memory == parse(full(memory=1000000)).memory == 1000000
+    assert parse(full(memory="")).memory == parse(full(memory="off")).memory == parse(full()).memory == 0
 
 
 @pytest.mark.parametrize(

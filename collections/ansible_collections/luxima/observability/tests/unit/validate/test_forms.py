@@ -30,6 +30,7 @@ FREE = re.compile(
         ("loki_reject_older_than", ["7d", "168h", "1w2d", "0"], ["1.5h", "5", "2d1w", "7 d"]),
         ("platform_scrape_interval", ["15s", "1m30s"], ["1d", "1.5s", "15"]),
         ("prometheus_scrape_timeout", ["10s"], ["10"]),
+        ("platform_memory_mb", [0, 4096, "4096"], [-1, "4GB", "1.5"]),
         ("loki_memory_limit", ["2GiB", "512MiB", "1000000", "off", "5B"], ["2GB", "2G", "2 GiB", "half"]),
         ("loki_environment", [{"GOMEMLIMIT": "2GiB", "GOGC": 50}, {"X": "2GB"}], [{"GOMEMLIMIT": "2GB"}, {"GOGC": "x"}]),
         ("loki_port", [3100, "3100", 65535], [0, 65536, "http"]),
