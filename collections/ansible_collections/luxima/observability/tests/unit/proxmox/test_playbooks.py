@@ -214,6 +214,17 @@ def test_guest_on_dhcp_is_reached_at_the_address_the_hypervisor_tells(
     assert site.config("lease-1")["memory"] == 1024
 
 
+def test_guest_without_ipv4_is_reached_at_the_address_its_network_announces(
+    site: Any, play: Any, tmp_path: Path
+) -> None:
+    six = LEASED.replace("guest_address: dhcp", "guest_address: ''\n    guest_address6: auto")
+    (tmp_path / "hosts.yml").write_text(six)
+    done = play("provision")
+    vmid = site.server.guest("lease-1").vmid
+    assert f"fd00:192:0:2::{vmid:x} cannot be managed after 1 s" in done.stdout
+    assert "ip=" not in site.config("lease-1")["net0"]
+
+
 def test_guest_waited_for_at_use_is_waited_for_by_the_first_component(play: Any) -> None:
     play.more("", "node_exporter: {hosts: {web-1: {}}}\n")
     later = ("-e", '{"guest_ready_at": "use", "guest_ready_deadline": 1}')
