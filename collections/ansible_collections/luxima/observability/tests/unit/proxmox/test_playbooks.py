@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from .conftest import Site
+
 PROJECT = Path(__file__).resolve().parents[7]
 HOSTS = """
 guests:
@@ -110,6 +112,39 @@ def test_second_run_changes_nothing(site: Any, play: Any) -> None:
     assert second.returncode == 0, second.stdout
     assert "changed=1" not in second.stdout
     assert "off-3" not in "".join(line for line in second.stdout.splitlines() if line.startswith("ok:"))
+
+
+def test_from_nothing_in_one_go_and_then_nothing(site: Site, play: Any) -> None:
+    """With pool, firewall and backup job, on a hypervisor whose list of guests is ten seconds late."""
+    assert site.server.cluster.statd.period == 10
+    play.more(COMPANIONS, GROUPS)
+    first = play("provision", "-e", "ansible_connection=local")
+    assert first.returncode == 0, first.stdout
+    assert len(site.server.cluster.guests) == 3
+    lines = first.stdout.splitlines()
+    assert "pool watch: created: it was not there" in lines
+    assert "guest web-2 (450 on pve2): created, started: it was not there" in [
+        re.sub(r"on pve\d", "on pve2", line) for line in lines
+    ]
+    assert "backup job nightly: created: it was not there" in lines
+    assert any(line.startswith("firewall of web-1: rules added, configured: enable 0 -> 1") for line in lines)
+    second = play("provision", "-e", "ansible_connection=local")
+    assert second.returncode == 0, second.stdout
+    assert re.findall(r"localhost +: ok=\d+ +changed=(\d+)", second.stdout) == ["0"]
+    assert not any(
+        line.startswith(("guest ", "pool ", "firewall ", "backup ")) for line in second.stdout.splitlines()
+    )
+
+
+def test_what_keeps_something_from_being_done_is_a_line_of_its_own(site: Site, play: Any) -> None:
+    play.more("guest_template: local:vztmpl/no-such.tar.zst\n", GROUPS)
+    refused = play("provision")
+    assert refused.returncode != 0
+    told = [
+        line for line in refused.stdout.splitlines() if line.startswith("- template 'local:vztmpl/no-such")
+    ]
+    assert told
+    assert "(for web-1, web-2, off-3)" in told[0]
 
 
 GROUPS = """
