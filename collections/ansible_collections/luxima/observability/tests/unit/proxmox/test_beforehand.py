@@ -590,5 +590,5 @@ def test_template_that_linked_clones_refer_to_is_kept_in_the_words_of_the_server
     both.ok(guest(kind, "base", state="template", node="pve1"))
     both.ok(small(kind, clone_of="base", linked=True, rootfs={"size_gb": 8}))
     assert "is still in use by linked cloned" in both.fails(guest(kind, "base", state="absent"))
-    both.ok(small(kind, state="absent"))
+    both.ok(small(kind, state="absent", tags=["dev", "luxima"]))
     both.ok(guest(kind, "base", state="absent"))

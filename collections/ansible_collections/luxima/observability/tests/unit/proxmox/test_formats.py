@@ -549,7 +549,7 @@ RECORDS: dict[str, tuple[Any, ...]] = {
     "description": ("first\n\n  second  \n", "first\n\n  second  ", "first\n\n  second  \n\n\n"),
     "description of blanks": ("  x", "  x\n"),
     "startup": ("order=1,up=30,down=60", "1,up=30,down=60", "down=60,order=1,up=30", "up=30,1,down=60"),
-    "startup without an order": ("up=30", "up=30,"),
+    "startup without an order": ("up=30,down=5", "down=5,up=30"),
     "onboot": (True, "yes", 1),
     "protection": (False, "no", 0),
     "features": (
@@ -587,7 +587,7 @@ def respelled(both: Site, number: int) -> None:
                 again = both.ok(small(kind, **{option: other}), check=check)
                 assert again["changed"] is False, f"{value!r} then {other!r}: {again['diff']}"
         assert both.config("one") == config
-        both.ok({**wanted, "state": "absent", "protection": False})
+        both.ok({**wanted, "state": "absent", "protection": False}, destroy_by_name=True)
 
 
 def test_every_option_of_a_record_is_spelled_in_every_way() -> None:
