@@ -193,7 +193,8 @@ def _check_options(request: Request, guest: Guest | None, values: dict[str, Any]
         )
         if "cloudinit" in str(value) or "media=cdrom" in str(value):
             needed = "VM.Config.CDROM"
-        request.cluster.access.require(request.who, f"/vms/{guest.vmid}", [needed])
+        either = ["VM.Config.Cloudinit", "VM.Config.Network"] if needed == "VM.Config.Cloudinit" else [needed]
+        request.cluster.access.require(request.who, f"/vms/{guest.vmid}", either, any_of=True)
         new = _NEW_VOLUME.fullmatch(split_properties(str(value), "file").get("file", ""))
         if new and _DISK.fullmatch(key):
             require_space(request, new[1])

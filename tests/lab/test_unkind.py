@@ -139,6 +139,7 @@ def test_start_order_of_a_machine_needs_a_right_on_all(srv: TestServer, clone: d
 def test_space_is_asked_for_where_it_is_taken(srv: TestServer, api: Client, clone: dict[str, Any]) -> None:
     make(api, 101)
     admin = Client(srv, srv.vmadmin)
+    srv.cluster.access.acl["/sdn", "vmadmin@pve"] = "PVESDNUser"
     text = "Permission check failed (/storage/local-lvm, Datastore.AllocateSpace)"
     for path, disk in ((ONE, "scsi0"), ("/nodes/pve1/lxc/101", "rootfs")):
         assert fault(admin, "PUT", f"{path}/resize", 403, disk=disk, size="+1G") == text

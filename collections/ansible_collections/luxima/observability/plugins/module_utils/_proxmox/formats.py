@@ -114,3 +114,14 @@ def canonical_gateway(text: str, version: int = 4) -> str:
         return str({4: ipaddress.IPv4Address, 6: ipaddress.IPv6Address}[version](text)) if text else ""
     except ValueError:
         raise ValueError(f"{text!r} is not an IPv{version} address") from None
+
+
+def canonical_flag(value: object) -> str:
+    """``1`` or ``0`` for any spelling of a switch; other values as text."""
+    text = str(int(value)) if isinstance(value, bool) else str(value)
+    return {"true": "1", "yes": "1", "on": "1", "false": "0", "no": "0", "off": "0"}.get(text.lower(), text)
+
+
+def canonical_path(path: str) -> str:
+    """An absolute path without doubled slashes, and without one at its end."""
+    return "/" + "/".join(filter(None, path.split("/"))) if path else ""

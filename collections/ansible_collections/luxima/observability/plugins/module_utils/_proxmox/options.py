@@ -22,7 +22,9 @@ from .formats import (
     STARTUP,
     TAG,
     canonical_address,
+    canonical_flag,
     canonical_gateway,
+    canonical_path,
     format_nic,
     format_properties,
     number,
@@ -87,11 +89,8 @@ def _merge_features(option: Option, value: Any, config: Config, creating: bool) 
     """Features that are not mentioned stay; a false one and a missing one are the same."""
     current = parse_properties(str(config.get(option.key) or ""))
 
-    def flag(raw: Any) -> str:
-        return str(int(raw)) if isinstance(raw, (bool, int)) else str(raw)
-
-    wanted = {name: flag(raw) for name, raw in value.items()}
-    before = {name: current.get(name, "0") for name in wanted}
+    wanted = {name: canonical_flag(raw) for name, raw in value.items()}
+    before = {name: canonical_flag(current.get(name, "0")) for name in wanted}
     # What is as wanted stays as it is written: a respelled flag counts as a change of it.
     changed = {name: raw for name, raw in wanted.items() if raw != before[name]}
     merged = {name: raw for name, raw in {**current, **changed}.items() if name not in changed or raw != "0"}
@@ -307,7 +306,7 @@ def _put(properties: dict[str, str], key: str, value: str) -> None:
 def _volume(option: Option, label: str, key: str, record: Mapping[str, Any], config: Config) -> Item:
     """A volume that exists is only ever grown; sending its creation form again would make a second one."""
     size, storage = float(record["size_gb"]), record.get("storage")
-    path = record.get("path")
+    path = canonical_path(record.get("path") or "")
     wanted: dict[str, Any] = {"size_gb": number(size)}
     if storage:
         wanted["storage"] = storage
@@ -325,7 +324,7 @@ def _volume(option: Option, label: str, key: str, record: Mapping[str, Any], con
     if storage:
         before["storage"] = lies
     if path:
-        before["path"] = properties.get("mp", "")
+        before["path"] = canonical_path(properties.get("mp", ""))
     refusals = []
     if have_size - size > 0.001:
         refusals.append(
@@ -643,7 +642,7 @@ def _disk_faults(kind: str, disks: list[dict[str, Any]]) -> list[str]:
         path = (disk.get("path") or "") if kind == "lxc" else ""
         if kind == "lxc" and (not path.startswith("/") or ".." in path.split("/")):
             found.append(f"{where}.path: a container's disk needs an absolute path to be mounted at")
-        for name, value in (("slot", disk["slot"]), ("path", path.rstrip("/"))):
+        for name, value in (("slot", disk["slot"]), ("path", canonical_path(path))):
             if value and (name, value) in owners:
                 found.append(f"{where}.{name}: {value} is also that of disks[{owners[name, value]}]")
             owners.setdefault((name, value), position)

@@ -260,27 +260,9 @@ def _update(want: Want, have: Guest, reboot: str, fresh: bool) -> Plan:
     items = expand(want.kind, _wanted(want), config, creating)
     placed = (fresh or creating) and not want.linked
     differing = [item for item in items if item.differs or item.refusal]
-    values = {item.key: item.wire for item in differing if item.wire is not None}
-    delete = tuple(
-        item.key
-        for item in differing
-        if item.wire is None and item.grow is None and not item.move and item.key in config
-    )
+    changes, values, delete = _steps(differing, config, placed)
     needs = _needs(differing, config, str(config.get("unprivileged", "0")) == "1", want.kind)
     privileges = needs.pop("privileges")
-    changes: list[Change] = [
-        Move(disk=item.key, storage=item.move) for item in differing if item.move and placed
-    ]
-    grown = {
-        item.key: Grow(disk=item.key, size_gb=number(item.grow))
-        for item in differing
-        if item.grow is not None
-    }
-    # A volume whose line changes, too, tells its size there: it is grown before, or the two would differ.
-    changes += [grow for key, grow in grown.items() if key in values]
-    if values or delete:
-        changes.append(Configure(values, delete))
-    changes += [grow for key, grow in grown.items() if key not in values]
     before, after = _values(items, "before"), _values(items, "after")
     pool = want.options.get("pool")
     if pool:
@@ -289,18 +271,8 @@ def _update(want: Want, have: Guest, reboot: str, fresh: bool) -> Plan:
             changes.append(Join(pool=pool))
             privileges.add("Pool.Allocate")
     power, running = _power_change(want, have)
-    managed = _managed_keys(want, have)
-    # What somebody else asked for and what is taken back to the value that still holds needs no reboot.
-    back = {
-        key
-        for key, holds in have.pending.items()
-        if (key in delete if holds is None else key in values and str(values[key]) == str(holds))
-    }
-    pending = have.pending.keys() - back
-    waiting = any(item.effect == REBOOT and item.key not in back for item in differing) or bool(
-        pending & managed
-    )
-    needs_reboot = have.running and running and (waiting or bool(pending))
+    waiting, pending = _waits(want, have, differing, values, delete)
+    needs_reboot = have.running and running and (waiting or pending)
     if isinstance(power, Reboot):
         needs_reboot = False
     elif power is None and needs_reboot and waiting and reboot == "if_needed":
@@ -331,6 +303,51 @@ def _update(want: Want, have: Guest, reboot: str, fresh: bool) -> Plan:
         warnings=() if fresh else _unheard(have, differing, config),
         **needs,
     )
+
+
+def _steps(
+    differing: Iterable[Item], config: Mapping[str, Any], placed: bool
+) -> tuple[list[Change], dict[str, str | int], tuple[str, ...]]:
+    """Changes of a configuration in their order, with the values that are written and the keys that are taken away."""
+    values = {item.key: item.wire for item in differing if item.wire is not None}
+    delete = tuple(
+        item.key
+        for item in differing
+        if item.wire is None and item.grow is None and not item.move and item.key in config
+    )
+    changes: list[Change] = [
+        Move(disk=item.key, storage=item.move) for item in differing if item.move and placed
+    ]
+    grown = {
+        item.key: Grow(disk=item.key, size_gb=number(item.grow))
+        for item in differing
+        if item.grow is not None
+    }
+    # A volume whose line changes, too, tells its size there: it is grown before, or the two would differ.
+    changes += [grow for key, grow in grown.items() if key in values]
+    if values or delete:
+        changes.append(Configure(values, delete))
+    changes += [grow for key, grow in grown.items() if key not in values]
+    return changes, values, delete
+
+
+def _waits(
+    want: Want,
+    have: Guest,
+    differing: Iterable[Item],
+    values: Mapping[str, str | int],
+    delete: Iterable[str],
+) -> tuple[bool, bool]:
+    """Whether something of ours will wait for a reboot, and whether something of anybody does already."""
+    # What somebody else asked for and what is taken back to the value that still holds needs no reboot.
+    back = {
+        key
+        for key, holds in have.pending.items()
+        if (key in delete if holds is None else key in values and str(values[key]) == str(holds))
+    }
+    pending = have.pending.keys() - back
+    ours = any(item.effect == REBOOT and item.key not in back for item in differing)
+    return ours or bool(pending & _managed_keys(want, have)), bool(pending)
 
 
 def _unheard(have: Guest, differing: Iterable[Item], config: Mapping[str, Any]) -> tuple[str, ...]:

@@ -10,6 +10,8 @@ from .model import Guest, Plan, Want
 from .survey import Stock
 
 ROOT = "root@pam"
+#: Privileges that do as well.
+_INSTEAD = {"VM.Config.Cloudinit": "VM.Config.Network"}
 
 
 def lacking(
@@ -22,7 +24,10 @@ def lacking(
     if pool:
         paths.append(f"/pool/{pool}")
     for privilege in sorted(planned.privileges):
-        yield stock.privilege_fault(privilege, ["/"] if privilege.startswith("Sys.") else paths)
+        where = ["/"] if privilege.startswith("Sys.") else paths
+        fault = stock.privilege_fault(privilege, where)
+        other = _INSTEAD.get(privilege, "")
+        yield "" if fault and other and not stock.privilege_fault(other, where) else fault
     if have is None and source is not None:
         yield stock.privilege_fault("VM.Clone", [f"/vms/{source.vmid}"])
     for storage in sorted(planned.storages):
