@@ -30,7 +30,7 @@ def test_the_proof_of_each_role_holds_below_a_path_and_on_storage_of_somebody_el
     site.proven(component)
 
 
-@pytest.mark.parametrize("component", ["loki", "tempo", "alertmanager", "prometheus", "blackbox_exporter"])
+@pytest.mark.parametrize("component", COMPONENTS)
 def test_what_prometheus_scrapes_is_where_it_looks(site: Site, component: str) -> None:
     config = yaml.safe_load((site.place("prometheus") / "etc/prometheus.yml").read_text())
     (job,) = (one for one in config["scrape_configs"] if one["job_name"] == component)
