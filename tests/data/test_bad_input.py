@@ -156,6 +156,13 @@ CASES = [
         "does not outlive a reboot",
     ),
     Case(
+        "copies where nothing outlives a reboot",
+        append(ALL, "backup_target: {directory: /tmp/copies}\n"),
+        "backup_target.directory",
+        "stg-obs1",
+        "does not outlive a reboot",
+    ),
+    Case(
         "shares of memory without a least one",
         append(ALL, "platform_memory_shares: {loki: {weight: 1}}\n"),
         "platform_memory_shares.loki.least_mb",

@@ -169,6 +169,12 @@ def test_guests_are_real_and_their_own(lab: Lab) -> None:
     assert 3500 < int(size) <= 4096
     assert int(memory.split()[1]) == 768 << 10
     assert processors == "1"
+    # The load and its count of tasks are the node's, as on a stock one; the guest's own are a few dozen.
+    tasks = int(lab.ssh(100, "cat /proc/loadavg").split()[3].partition("/")[2])
+    own = int(lab.ssh(100, "ls -d /proc/[0-9]*/task/[0-9]* | wc -l"))
+    here = int(Path("/proc/loadavg").read_text().split()[3].partition("/")[2])
+    assert abs(tasks - here) < here / 3
+    assert tasks > own + 20
     keys = {
         lab.ssh(vmid, "cat /etc/ssh/ssh_host_ed25519_key.pub /etc/machine-id") for vmid in (100, 101, 102)
     }

@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from .commands import command, said
 from .errors import JobError
@@ -16,7 +18,7 @@ _SERVICE = """\
 [Unit]
 Description={description}
 After=network-online.target
-
+{mounts}
 [Service]
 Type=oneshot
 WorkingDirectory=/etc/{role}
@@ -26,8 +28,8 @@ IOSchedulingClass=idle
 UMask=0077
 NoNewPrivileges=yes
 ProtectSystem=full
-ProtectHome=yes
-PrivateTmp=yes
+ProtectHome={hide_homes}
+PrivateTmp={hide_scratch}
 ProtectKernelTunables=yes
 ProtectKernelModules=yes
 ProtectControlGroups=yes
@@ -73,6 +75,7 @@ def install(kind: type[Job], config: Json, secrets: Json) -> None:
             "description": job.description,
             "schedule": job.settings["schedule"],
             "delay": job.settings.get("delay") or "0",
+            **seen(job.settings),
         }
         (UNITS / f"{kind.role}-{job.name}.service").write_text(_SERVICE.format(**fields))
         (UNITS / f"{kind.role}-{job.name}.timer").write_text(_TIMER.format(**fields))
@@ -82,6 +85,25 @@ def install(kind: type[Job], config: Json, secrets: Json) -> None:
     command(["systemctl", "daemon-reload"])
     if jobs:
         command(["systemctl", "start", *(f"{kind.role}-{job.name}.timer" for job in jobs)])
+
+
+def seen(settings: Mapping[str, Any]) -> dict[str, str]:
+    """What a job reads and writes is mounted before, and is not hidden from it."""
+    given = {**(settings.get("source") or {}), **(settings.get("target") or {})}
+    paths = [
+        str(given[key])
+        for key in ("directory", "data_dir", "database")
+        if str(given.get(key) or "").startswith("/")
+    ]
+
+    def below(*folders: str) -> bool:
+        return any(f"{path}/".startswith(f"{folder}/") for path in paths for folder in folders)
+
+    return {
+        "mounts": "".join(f'RequiresMountsFor="{path}"\n' for path in paths),
+        "hide_homes": "no" if below("/home", "/root", "/run/user") else "yes",
+        "hide_scratch": "no" if below(*(f"/{name}" for name in ("tmp", "var/tmp"))) else "yes",
+    }
 
 
 def remove(kind: type[Job], config: Json, _secrets: Json) -> None:

@@ -34,6 +34,13 @@ def check(host: str, values: Mapping[str, Any]) -> list[Fault]:
         if name.endswith(("_environment", "_secret_files")) and name != "platform_environment":
             found += texts.problems(values[name], name)
     found += [
+        (f"{name}.directory", f"{value['directory']} {reason}")
+        for name, value in values.items()
+        if name.endswith("_target")
+        and isinstance(value, Mapping)
+        and (reason := unfit(str(value.get("directory") or "")))
+    ]
+    found += [
         (name, f"{value} {reason}")
         for name, value in values.items()
         if name.endswith(_KEPT) and isinstance(value, str) and (reason := unfit(value))
