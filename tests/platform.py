@@ -196,7 +196,7 @@ class Platform:
     def at(self, address: str) -> Any:
         """A guest of the lab over SSH, as testinfra's host."""
         return testinfra.get_host(
-            f"ssh://root@{address}",
+            f"ssh://root@[{address}]" if ":" in address else f"ssh://root@{address}",
             ssh_identity_file=self.lab["ansible_ssh_private_key_file"],
             ssh_extra_args=f"{self.lab['ansible_ssh_common_args']} -o StrictHostKeyChecking=accept-new",
             controlpath=f"{self.lab['lab_state_dir']}/test-%%C",
