@@ -258,7 +258,8 @@ class Cluster:
                 node,
                 self.silent[node],
                 f"there is no other guest of this name, and {mine} there may be it: nothing is made or destroyed under "
-                "this name until that node is back; or set vmid in the record to the id the guest has or shall have",
+                "this name until that node is back; or set vmid in the record to the id the guest has or shall have"
+                + ("" if want.node else ", or node to where it is to be made"),
             )
 
 
@@ -271,14 +272,17 @@ def _wanted_tags(want: Want) -> set[str]:
 
 
 def _may_be(want: Want, hidden: Guest) -> bool:
-    """Whether a guest without a name can be that of a record. Tags, pool and lock are known even so.
+    """Whether a guest without a name can be that of a record. Kind, node, tags, pool and lock are known even so.
 
-    One made here has the record's tags as soon as it was made, a clone as soon as it was configured: until the clone is
-    complete its lock tells, and after that its pool. One tag in common is enough, because the others may have been edited.
+    Neither is enough to tell them apart: tags are edited, a clone has them only when it was configured, and guests move.
+    So it is another one only if it is of the other kind, or if it is on another node than the record names and has no tag
+    in common with it.
     """
+    if hidden.kind != want.kind:
+        return False
     wanted, pool = _wanted_tags(want), str(want.options.get("pool") or "")
-    making = hidden.lock in ("create", "clone")
-    return making or not wanted or bool(pool and hidden.pool == pool) or bool(wanted & _tags(hidden))
+    alike = not wanted or bool(wanted & _tags(hidden)) or bool(pool and hidden.pool == pool)
+    return alike or hidden.lock in ("create", "clone") or want.node in ("", hidden.node)
 
 
 def _ours(want: Want, found: Guest) -> bool:

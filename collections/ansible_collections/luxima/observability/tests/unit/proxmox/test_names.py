@@ -146,8 +146,29 @@ def test_new_guests_are_made_where_nodes_live(three: Site, kind: str) -> None:
     three.ok(guest(kind, "theirs", node="pve3", tags=["theirs"], **nic(50)))
     three.server.broadcast()
     three.server.kill("pve3", silent=400)
-    result = three.ok(*[guest(kind, f"n-{n}", **nic(n)) for n in (1, 2, 3)])
-    assert {outcome(result, f"n-{n}")["node"] for n in (1, 2, 3)} == {"pve1", "pve2"}
+    new = [guest(kind, f"n-{n}", node=f"pve{n}", **nic(n)) for n in (1, 2)]
+    result = three.ok(*new)
+    assert {outcome(result, f"n-{n}")["node"] for n in (1, 2)} == {"pve1", "pve2"}
+    # Without a node nothing tells them apart for sure.
+    message = three.fails(*new, guest(kind, "n-3", **nic(3)))
+    assert "1 of 3 guests failed" in message
+    assert "or node to where it is to be made" in message
+
+
+@kinds
+def test_edited_tags_do_not_make_a_guest_twice(three: Site, kind: str) -> None:
+    three.ok(*environment(kind))
+    three.server.kill("pve3", silent=400)
+    before = sorted(three.server.cluster.guests)
+    for changes in ({"tags": ["quite", "other"]}, {"tags": ["quite", "other"], "node": ""}):
+        three.fails(guest(kind, "three", **{"node": "pve3", **nic(13), **changes}))
+        assert sorted(three.server.cluster.guests) == before
+
+
+def test_guests_of_the_other_kind_are_told_apart(three: Site) -> None:
+    """There is a VM template on every node."""
+    three.server.kill("pve3", silent=400)
+    assert outcome(three.ok(record("new")))["node"] in ("pve1", "pve2")
 
 
 @kinds
@@ -183,7 +204,7 @@ def test_a_template_that_is_on_a_dead_node_only_is_named(three: Site) -> None:
     assert "debian-12-cloud (9003) is there only" in message
     assert three.names() == ["two"]
     three.server.cluster.statd.skip(400)
-    message = three.fails(guest("vm", "five"), record("six", **nic(31)))
+    message = three.fails(guest("vm", "five", node="pve1"), record("six", **nic(31)))
     assert "there is no VM 'debian-12-cloud' to clone" in message
     assert "whether debian-12-cloud is one of 9003 on pve3 is not known" in message
 
