@@ -47,6 +47,12 @@ def test_the_last_value_without_a_line_end_is_replaced() -> None:
     )
 
 
+@pytest.mark.parametrize("text", ["", "---\n", "# Nothing yet.\n", "---\n# Nothing yet.\n"])
+def test_a_file_without_variables_takes_its_first(text: str) -> None:
+    assert document.read(text) == {}
+    assert yaml.safe_load(document.written(text, {"a": document.plain("a", "b")})) == {"a": "b"}
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [
