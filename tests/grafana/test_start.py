@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -149,3 +151,14 @@ def test_the_configuration_is_read_as_it_was_meant(guest: Guest) -> None:
     assert shown["auth.generic_oauth"]["name"] == 'The "house"; one'
     assert shown["auth.generic_oauth"]["scopes"] == "openid,profile"
     assert shown["DEFAULT"]["instance_name"] == "two words"
+
+
+def test_a_server_that_has_ended_is_not_waited_for(guest: Guest) -> None:
+    """systemd tells of the end only after this program's; a refusal must not take as long as a start may."""
+    guest.write()
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    guest.process.environment["MAINPID"] = str(ended.pid)
+    began = time.monotonic()
+    assert "Grafana has ended" in guest.helper("after", check=False)
+    assert time.monotonic() - began < 30

@@ -13,6 +13,7 @@ import base64
 import contextlib
 import http.client
 import json
+import os
 import shutil
 import sqlite3
 import ssl
@@ -142,7 +143,11 @@ class Start:
 
     def _wait(self, patience: float) -> None:
         end = time.monotonic() + patience
+        # Named by systemd, which waits for this program before it says that the server has ended.
+        server = os.environ.get("MAINPID", "")
         while True:
+            if server and not Path("/proc", server).exists():
+                raise SystemExit("Grafana has ended")
             status, answer = self._ask("GET", "/api/health")
             if status == 200 and answer.get("database") == "ok":
                 return
