@@ -12,7 +12,7 @@ from typing import Any
 from .client import Client
 from .cluster import located
 from .errors import Absent, Conflict, Failed, ProxmoxError, Unreachable
-from .formats import VOLUME, parse_properties, storage_of
+from .formats import VOLUME, parse_nic, parse_properties, storage_of
 from .model import API_KIND, Guest
 
 #: Why the address of a VM stays unknown, however long one waits.
@@ -178,6 +178,17 @@ class Stock:
         config = self._client.get(path, f"read {guest.name}")
         found = {storage_of(str(raw)) for key, raw in config.items() if VOLUME.fullmatch(key)}
         return sorted(found - {""})
+
+    def bridges_of(self, guest: Guest) -> list[tuple[str, str]]:
+        """Bridge and VLAN tag of every interface of a guest."""
+        path = f"nodes/{guest.node}/{API_KIND[guest.kind]}/{guest.vmid}/config"
+        config = self._client.get(path, f"read {guest.name}")
+        nics = [
+            parse_nic(str(raw), guest.kind)
+            for key, raw in config.items()
+            if key.startswith("net") and key[3:].isdigit()
+        ]
+        return sorted({(nic.get("bridge", ""), nic.get("tag", "")) for nic in nics} - {("", "")})
 
     def shared(self, node: str, storage: str) -> bool:
         """Whether other nodes reach the same volumes; asked after :meth:`storage_fault`."""

@@ -259,7 +259,9 @@ class Machine:
         yield from (stock.privilege_fault(name, paths) for name in _VM_PRIVILEGES)
         yield stock.privilege_fault("Datastore.AllocateSpace", [f"/storage/{self.storage}"])
         yield stock.storage_fault(self.node, self.storage, "images")
-        yield stock.bridge_fault(self.node, self.bridge)
+        yield stock.bridge_fault(self.node, self.bridge) or stock.bridge_privilege_fault(
+            self.node, self.bridge, ""
+        )
         if self.pool:
             yield stock.pool_fault(self.pool)
         if f"{self.image} on {self.node}" not in self.promised:

@@ -252,6 +252,8 @@ class Versions:
                     self.guest.node, storage, "rootdir" if self.guest.kind == "lxc" else "images"
                 )
                 yield stock.privilege_fault("Datastore.AllocateSpace", [f"/storage/{storage}"])
+            for bridge, tag in stock.bridges_of(self.guest):
+                yield stock.bridge_privilege_fault(self.guest.node, bridge, tag)
         yield stock.privilege_fault("VM.Allocate", ["/vms"])
         yield stock.privilege_fault("VM.Config.Options", ["/vms"])
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from ansible_collections.luxima.observability.plugins.modules import proxmox_template, proxmox_version
 
 from lab.access import User
 from lab.drivers.base import Guest
@@ -312,6 +313,28 @@ def test_right_to_use_a_bridge_is_missed_before_anything_is_made(
         assert f"maker@pve lacks {missing}" in refused(both, record, **login)
     else:
         assert outcome(both.ok(record, **login))["exists"]
+
+
+@kinds
+def test_right_to_use_a_bridge_is_missed_before_a_version_is_made(both: Site, kind: str) -> None:
+    both.ok(guest(kind, networks=[{"bridge": "vmbr0", "vlan": 5}]))
+    login = account(both, **{key: value for key, value in MAKER.items() if key != "sdn"})
+    before = both.writes()
+    for check in (True, False):
+        result = both.module(proxmox_version, check, guests=["one"], version="1.0", **login)
+        assert result["failed"]
+        assert "maker@pve lacks SDN.Use on /sdn/zones/localnetwork/vmbr0/5" in result["msg"]
+    assert both.writes() == before
+
+
+def test_right_to_use_a_bridge_is_missed_before_a_vm_template_is_made(both: Site) -> None:
+    login = account(both, **{key: value for key, value in MAKER.items() if key != "sdn"})
+    both.server.cluster.access.acl["/sdn", "maker@pve"] = "PVEAuditor"
+    before = both.writes()
+    record = {"name": "golden", "kind": "vm", "storage": "local-lvm", "image": "local:import/d.qcow2"}
+    result = both.module(proxmox_template, templates=[record], **login)
+    assert "maker@pve lacks SDN.Use on /sdn/zones/localnetwork/vmbr0" in result["msg"]
+    assert both.writes() == before
 
 
 @kinds
