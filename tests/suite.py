@@ -138,6 +138,7 @@ STEPS = (
     Step("logs", (("pytest", "tests/logs"),), 90),
     # Its servers wait for their own intervals.
     Step("retention", (("pytest", "tests/retention"),), 300, beside="newest"),
+    Step("servers", (("pytest", "tests/servers"),), 150, beside="newest"),
     Step("backup", (("pytest", "tests/backup", "tests/grafana"),), 200, beside="unit"),
     # The set-up first, alone: the others find it done.
     Step("newest-setup", (NEWEST,), 60),
