@@ -8,6 +8,7 @@ each node's pvestatd tells the others from time to time, and what was told is fo
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -15,6 +16,7 @@ from typing import Any
 
 from lab.drivers.base import Guest
 
+LOG = logging.getLogger("lab.statd")
 #: Seconds between two broadcasts, and how many of these pass before a silent node's words are forgotten.
 PERIOD = 10.0
 LIFETIME = 30
@@ -46,8 +48,10 @@ class Statd:
                 continue
             try:
                 words = facts(guest)
-            except (OSError, RuntimeError, KeyError, ValueError):
-                continue  # made or destroyed at this moment
+            except Exception as error:
+                # Made or destroyed at this moment, or unreadable; the others are told all the same, now and later.
+                LOG.debug("no word of %s: %s", guest.vmid, error)
+                continue
             with self._lock:
                 self._told[guest.vmid] = (self._now(), words)
 
