@@ -307,13 +307,13 @@ def test_what_is_missing_is_made_and_what_is_set_elsewhere_is_not(environment: E
     assert environment.file.read_bytes() == again
 
 
-def test_an_environment_without_secrets_gets_its_first(environment: Environment) -> None:
-    environment.file.unlink(missing_ok=True)
+def test_a_new_environment_gets_a_file_of_its_own(environment: Environment) -> None:
+    environment.file.unlink()
     environment.do()
-    made = values(environment.file)
-    assert {"minio_kms_secret_key", "loki_s3_secret_key", "grafana_admin_password"} <= made.keys()
-    assert not environment.former()
-    assert environment.file.stat().st_mode & 0o077 == 0
+    made = {name for name, secret in known().items() if secret.length}
+    assert set(values(environment.file)) == made
+    assert environment.file.stat().st_mode & 0o777 == 0o600
+    assert environment.former() == []
 
 
 def test_a_key_of_stored_data_is_refused_by_name_until_its_data_was_moved(environment: Environment) -> None:

@@ -42,7 +42,8 @@ def read(text: str) -> dict[str, Entry]:
         raise DocumentError(
             f"it is no YAML{at}: {getattr(error, 'problem', None) or 'it cannot be read'}"
         ) from None
-    if root is None or (isinstance(root, yaml.ScalarNode) and root.value == ""):
+    # A file with `---` or comments alone holds nothing.
+    if root is None or (isinstance(root, yaml.ScalarNode) and not root.value):
         return {}
     if not isinstance(root, yaml.MappingNode) or root.flow_style:
         raise DocumentError("it is no list of variables, one `name: value` after the other")
