@@ -82,6 +82,8 @@ def test_a_flush_that_never_ends_is_cut_off_without_loss(platform: Platform, nam
     finally:
         storage.start()
     assert bound_of(platform, name) <= BOUND
+    (unit,) = platform.render.glob(f"*/{name}/unit")
+    assert re.search(r"^After=.*\bminio\.service\b", unit.read_text(), re.MULTILINE)
     server.start()
     for place in places:
         until(f"{place} is found", partial(found, platform, name, place), 60)
