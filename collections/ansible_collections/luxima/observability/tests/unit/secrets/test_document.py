@@ -40,6 +40,13 @@ def test_a_vaulted_value_is_replaced_whole() -> None:
     assert new.startswith("---\n# Ours.\none: !vault |\n  C\n  D\n\ntwo: plain")
 
 
+@pytest.mark.parametrize("text", ["", "---\n", "---", "# nothing yet\n", "---\n# nothing yet\n"])
+def test_an_empty_file_gets_its_first_value(text: str) -> None:
+    new = document.written(text, {"a": document.plain("a", "x")})
+    assert yaml.safe_load(new) == {"a": "x"}
+    assert new.startswith(text)
+
+
 def test_the_last_value_without_a_line_end_is_replaced() -> None:
     assert (
         document.written("a: b", {"a": document.plain("a", "c"), "d": document.plain("d", "e")})
