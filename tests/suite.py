@@ -126,7 +126,16 @@ STEPS = (
         (("ansible-playbook", "playbooks/deploy.yml", "--tags", "artifacts", "-i", "inventories/lab"),),
         60,
     ),
-    Step("data", (("pytest", "tests/data"), ("pytest", "tests/rules", "tests/docs")), 60, at_once=2),
+    Step(
+        "data",
+        (
+            ("pytest", "tests/data/test_bad_input.py"),
+            ("pytest", "tests/data", "--ignore=tests/data/test_bad_input.py"),
+            ("pytest", "tests/rules", "tests/docs"),
+        ),
+        240,
+        at_once=AT_ONCE,
+    ),
     Step(
         "unit",
         (*unit("pytest", marks="not lab"), ("pytest", "tests/lab", "tests/workload", "-m", "not lab")),
