@@ -42,6 +42,9 @@ platform_scrape_jobs: [{job_name: shop, static_configs: [{targets: ["10.0.0.12:8
 """
 
 
+SECRETS = ("minio_root_password", "grafana_admin_password", "loki_s3_secret_key", "tempo_s3_secret_key")
+
+
 @pytest.fixture
 def play(site: Any, tmp_path: Path) -> Any:
     (tmp_path / "00-platform.yml").write_text("---\nplugin: luxima.observability.platform\n")
@@ -50,8 +53,9 @@ def play(site: Any, tmp_path: Path) -> Any:
     (tmp_path / "group_vars").mkdir()
     (tmp_path / "group_vars" / "all.yml").write_text(
         f"proxmox_api_host: {server.host}\nproxmox_api_port: {server.port}\nproxmox_ca_path: {server.ca_path}\n"
-        "minio_root_user: x\nminio_root_password: x\ngrafana_admin_password: x\nloki_s3_secret_key: x\ntempo_s3_secret_key: x\n"
-        f"proxmox_api_token_id: {server.token_id}\nproxmox_api_token_secret: {server.token_secret}\n"
+        "minio_root_user: admin\n"
+        + "".join(f"{name}: {'x' * 20}\n" for name in SECRETS)
+        + f"proxmox_api_token_id: {server.token_id}\nproxmox_api_token_secret: {server.token_secret}\n"
     )
 
     def more(inventory: str, groups: str = "") -> None:
