@@ -776,6 +776,28 @@ def test_a_deployment_without_validation_refuses_a_misspelt_variable_too(
     assert not (tmp_path / "rendered").exists()
 
 
+ALONE = [
+    "a secret file that nobody writes",
+    "a file that is relative to nothing",
+    "a key without a value",
+    "a dashboard with the uid of a shipped one",
+]
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_a_role_alone_refuses_content_by_its_own_words(tmp_path: Path, name: str) -> None:
+    """Without validation, and before any request: rendering is the first thing that a component does."""
+    (case,) = [case for case in CASES if case.name == name]
+    inventory = copied(tmp_path)
+    case.change(inventory)
+    words = ("-e", f"platform_render_dir={tmp_path / 'rendered'}")
+    code, output, _ = play(inventory, *words, playbook="playbooks/deploy.yml")
+    assert code != 0
+    told = " ".join(output.split())
+    assert case.variable in told, output
+    assert case.says in told, output
+
+
 def test_an_inventory_without_the_shared_facts_is_told_so(tmp_path: Path) -> None:
     inventory = copied(tmp_path)
     (inventory / "00-platform.yml").unlink()

@@ -49,7 +49,9 @@ class Objects:
     def __init__(self, wanted: Wanted, bucket: Mapping[str, Any], servers: list[Client]) -> None:
         self._wanted = wanted
         self._bucket = bucket
-        self._servers = servers if wanted.active else []
+        # Where the consumer was not selected, nothing was sent to it that it could write.
+        sent = not wanted.components or str(bucket.get("consumer") or "") in wanted.components
+        self._servers = servers if wanted.active and sent else []
         self._flushed = 0.0
 
     def run(self) -> str:

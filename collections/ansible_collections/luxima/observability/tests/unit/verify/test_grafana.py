@@ -67,6 +67,20 @@ def test_every_tag_alone_holds_on_a_healthy_platform(
     assert answer["ok"] is True, answer["msg"]
 
 
+def test_a_bucket_whose_consumer_was_not_selected_may_be_empty(
+    connections: dict[str, Any], run: Runner
+) -> None:
+    """A platform that no application sends traces to yet."""
+    key = {"access_key": "lab-root", "secret_key": "lab-root-password"}
+    arguments = {
+        **connections,
+        "buckets": [{"name": "empty", "consumer": "tempo", **key}],
+        "checks": ["buckets"],
+    }
+    assert run(**arguments, components=["minio"], deadline=2)["ok"] is True
+    assert run(**arguments, components=["tempo"], deadline=2)["ok"] is False
+
+
 def test_every_dashboard_is_asked_for(connections: dict[str, Any], grafana: str, run: Runner) -> None:
     arguments = {
         **connections,
