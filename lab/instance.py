@@ -7,6 +7,7 @@ Standard library only: the inventory script runs this with any Python.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -126,10 +127,9 @@ def load(state: Path | None = None) -> Instance:
 
 def inventory(instance: Instance) -> dict[str, Any]:
     """Variables that tie an inventory to this lab, in the form of an inventory script."""
-    try:
-        secret = json.loads(instance.secrets_path.read_text(encoding="utf-8"))["token"]
-    except (OSError, ValueError, KeyError):
-        secret = "lab-is-down"  # noqa: S105
+    known = dict.fromkeys(("token", "password"), "lab-is-down")
+    with contextlib.suppress(OSError, ValueError):
+        known |= json.loads(instance.secrets_path.read_text(encoding="utf-8"))
     try:
         keys = [instance.ssh_key.with_suffix(".pub").read_text(encoding="utf-8").strip()]
     except OSError:
@@ -141,7 +141,8 @@ def inventory(instance: Instance) -> dict[str, Any]:
         "proxmox_api_port": instance.port,
         "proxmox_api_user": "root@pam",
         "proxmox_api_token_id": "lab",
-        "proxmox_api_token_secret": secret,
+        "proxmox_api_token_secret": known["token"],
+        "proxmox_api_password": known["password"],
         "proxmox_ca_path": str(instance.ca_path),
         "guest_ssh_public_keys": keys,
         "ansible_user": "root",

@@ -79,7 +79,7 @@ def test_what_up_has_chosen_is_kept_but_not_in_a_copy(tmp_path: Path) -> None:
 
 def test_inventory_of_a_lab_that_is_down(tmp_path: Path) -> None:
     found = _variables(_checkout(tmp_path / "checkout"), tmp_path)
-    assert found["proxmox_api_token_secret"] == "lab-is-down"
+    assert found["proxmox_api_token_secret"] == found["proxmox_api_password"] == "lab-is-down"
     assert found["guest_ssh_public_keys"] == []
     assert found["lab_state_dir"] == str(tmp_path / "checkout" / ".lab")
     assert found["proxmox_api_host"] == "127.0.0.1"
@@ -93,7 +93,7 @@ def test_inventory_of_a_lab_that_is_up(tmp_path: Path) -> None:
     (state / "ssh" / "id_ed25519.pub").write_text("ssh-ed25519 AAAA lab\n", encoding="utf-8")
     (state / "secrets.json").write_text('{"token": "s", "password": "p"}', encoding="utf-8")
     found = _variables(checkout, Path("/"))
-    assert found["proxmox_api_token_secret"] == "s"
+    assert (found["proxmox_api_token_secret"], found["proxmox_api_password"]) == ("s", "p")
     assert found["guest_ssh_public_keys"] == ["ssh-ed25519 AAAA lab"]
     assert str(state / "known_hosts") in str(found["ansible_ssh_common_args"])
 
