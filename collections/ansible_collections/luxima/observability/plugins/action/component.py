@@ -293,6 +293,9 @@ class ActionModule(ActionBase):
         old = have.get("manifest")
         if not record.data:
             return
+        hidden = kept.hidden(record.data, record.secret_environment)
+        if hidden:
+            raise RecordError(f"{hidden}. Nothing was touched.")
         if not old:
             self._protection().first(record.name, record.data)
             return
@@ -303,7 +306,8 @@ class ActionModule(ActionBase):
             return
         before = kept.Release(self._texts(record.name, paths), former)
         texts = {path: files[path].data.decode() if path in files else None for path in paths}
-        self._protection().change(record.name, record.data, before, kept.Release(texts, directories))
+        after = kept.Release(texts, directories, sorted(record.secret_environment))
+        self._protection().change(record.name, record.data, before, after)
 
     def _protect_way_back(self, name: str, have: Json) -> None:
         data = have["manifest"].get("data")
