@@ -457,6 +457,32 @@ def test_slots_that_cannot_be(both: Site, kind: str, disks: list[str], fault: st
     assert fault in refused(both, guest(kind, disks=records))
 
 
+def test_a_disk_under_another_slot_does_not_hide_what_is_mounted(both: Site) -> None:
+    disk = {"slot": "mp0", "storage": "local-lvm", "size_gb": 2, "path": "/data"}
+    both.ok(guest("lxc", disks=[disk]))
+    before = both.config("one")
+    for check in (True, False):
+        message = both.fails(guest("lxc", disks=[{**disk, "slot": "mp1", "path": "/data/"}]), check=check)
+        assert "disks.mp1 is not there, and mp0 of the guest is mounted at /data" in message
+    assert both.config("one") == before
+    # Both are described: the first is to be mounted elsewhere.
+    both.ok(guest("lxc", state="stopped", disks=[{**disk, "path": "/old"}, {**disk, "slot": "mp1"}]))
+    assert "mp=/old" in both.config("one")["mp0"]
+    assert "mp=/data" in both.config("one")["mp1"]
+
+
+def test_a_cloud_init_drive_is_no_data_disk(both: Site) -> None:
+    for vmid in (9001, 9002):
+        source = both.server.cluster.guests[vmid]
+        with both.server.cluster.change(source):
+            source.config["scsi1"] = source.config.pop("ide2")
+    disk = {"slot": "scsi1", "storage": "local-lvm", "size_gb": 2}
+    for check in (True, False):
+        message = both.fails(guest("vm", disks=[disk]), check=check)
+        assert "disks.scsi1 is a CD or the cloud-init drive of the VM" in message
+    assert both.names() == []
+
+
 def test_two_disks_at_one_place(both: Site) -> None:
     disks = [
         {"slot": f"mp{number}", "storage": "local-lvm", "size_gb": 1, "path": path}
