@@ -175,3 +175,16 @@ def test_right_to_make_one_is_missed_before(site: Site, version: Any) -> None:
     for text in ("VM.Snapshot", "VM.Clone", "VM.Allocate", "Datastore.AllocateSpace on /storage/local-lvm"):
         assert text in result["msg"]
     assert site.server.count("POST", "/snapshot") == 0
+
+
+def test_an_id_that_was_given_away_again_brings_no_versions_with_it(site: Site, version: Any) -> None:
+    """Those of web-1 are none of web, although their names begin alike."""
+    version("web-1", version="1.4.0")
+    older(site, "web-1-1.4.0", 30)
+    vmid = site.server.guest("web-1").vmid
+    site.ok(record("web-1", state="absent", protection=False))
+    nic = {"networks": [{"bridge": "vmbr0", "address": "10.0.0.99/24"}]}
+    site.ok(record("web", vmid=vmid, **nic))
+    result = version("web", version="1.5.0", keep=0, max_age_days=1)
+    assert result["guests"]["web"]["after"] == {"versions": ["1.5.0"]}
+    assert templates(site) == ["web-1-1.4.0", "web-1.5.0"]
