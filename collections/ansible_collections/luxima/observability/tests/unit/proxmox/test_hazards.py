@@ -16,7 +16,7 @@ from ansible_collections.luxima.observability.plugins.modules import proxmox_fir
 
 from lab.drivers.base import Guest
 
-from .conftest import KINDS, Site, guest, outcome
+from .conftest import KINDS, Site, guest, outcome, small
 
 kinds = pytest.mark.parametrize("kind", KINDS)
 TASK = {"lxc": "vzcreate", "vm": "qmclone"}
@@ -219,6 +219,8 @@ def test_capitals_make_no_other_guest(both: Site, kind: str) -> None:
     assert outcome(both.ok(guest(kind, "One")))["actions"] == ["configured"]
     assert both.names() == ["One"]
     assert "name: one is also that of One" in both.fails(guest(kind, "One"), guest(kind, **nic(2)))
+    vmid = both.server.guest("One").vmid
+    assert outcome(both.ok(small(kind, vmid=vmid)))["actions"] == ["configured"]
     both.ok(guest(kind, state="absent"))
     assert both.names() == []
 
