@@ -239,7 +239,11 @@ class Cluster:
                     f"(on {named[0].node}): correct or remove vmid"
                 )
             return None
-        if found.name.lower() != want.name.lower() and not _ours(want, found) and (found.name or self.answers(found)):
+        if (
+            found.name.lower() != want.name.lower()
+            and not _ours(want, found)
+            and (found.name or self.answers(found))
+        ):
             raise Failed(
                 f"{want.name}: vmid {want.vmid} belongs to {found.name!r} on {found.node}, which does not carry the "
                 "record's tags, so it is left alone: correct vmid, or rename that guest"

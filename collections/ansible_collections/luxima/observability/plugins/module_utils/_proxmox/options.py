@@ -381,7 +381,16 @@ def _vm_rootfs(option: Option, value: Any, config: Config, creating: bool) -> li
             "order of the VM, or of the template, on the hypervisor"
         )
         return [Item("rootfs", "scsi0", None, dict(value), None, refusal=refusal)]
-    return [_volume(option, "rootfs", key, value, config)]
+    item = _volume(option, "rootfs", key, value, config)
+    apart = detached(config)
+    if item.grow is not None and apart:
+        # Whoever detaches a disk takes it out of the boot order, and the next one there comes first.
+        refusal = (
+            f"rootfs is {key} by the boot order, but the VM has {', '.join(apart)}, attached nowhere, which may be the disk it "
+            "started from, so nothing is grown: attach or remove that on the hypervisor, and run again"
+        )
+        item = replace(item, refusal="; ".join(filter(None, [item.refusal, refusal])))
+    return [item]
 
 
 def _disks(option: Option, value: Any, config: Config, creating: bool) -> list[Item]:

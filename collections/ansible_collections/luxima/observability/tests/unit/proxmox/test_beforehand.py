@@ -115,6 +115,20 @@ def test_data_disk_is_not_grown_in_place_of_a_boot_disk_that_was_taken_away(both
     assert both.config("one")["scsi1"].endswith("size=2G")
 
 
+def test_data_disk_that_comes_first_now_is_not_grown(both: Site) -> None:
+    """Both were in the boot order, and the first was detached by hand."""
+    disks = [{"slot": "scsi1", "storage": "local-lvm", "size_gb": 2}]
+    both.ok(guest("vm", disks=disks, state="stopped"))
+    both.edit("one", boot="order=scsi0;scsi1;net0")
+    both.edit("one", delete="scsi0")
+    message = refused(both, guest("vm", state="stopped"))
+    assert (
+        "rootfs is scsi1 by the boot order, but the VM has local-lvm:vm-100-disk-0, attached nowhere"
+        in message
+    )
+    assert both.config("one")["scsi1"].endswith("size=2G")
+
+
 def test_boot_disk_is_no_data_disk(both: Site) -> None:
     golden(both)
     disks = [{"slot": "scsi0", "storage": "local-lvm", "size_gb": 9}]
