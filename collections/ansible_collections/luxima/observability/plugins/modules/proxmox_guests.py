@@ -52,7 +52,8 @@ options:
     default: never
   destroy_by_name:
     description:
-      - Whether V(absent) destroys a guest that has only its name and kind in common with the record.
+      - Whether V(absent) destroys a guest that has only its name and kind in common with the record, and V(template) makes a
+        template of such a guest while it runs.
       - Else it must have the record's O(guests[].vmid), its O(guests[].pool) or all its O(guests[].tags), and the record at
         least one of them.
     type: bool
@@ -70,7 +71,9 @@ options:
     required: true
     suboptions:
       name:
-        description: Host name. Identifies the guest unless O(guests[].vmid) does; two guests of that name are refused.
+        description:
+          - Host name. Identifies the guest unless O(guests[].vmid) does; two guests of that name are refused, and so are two
+            records that mean the same guest. Capitals make no difference.
         type: str
         required: true
       kind:

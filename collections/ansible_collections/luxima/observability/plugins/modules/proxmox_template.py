@@ -11,6 +11,7 @@ description:
   - Puts container templates, ISO images and disk images on storages, by upload or by a download of the node itself.
   - Makes virtual machines to clone from disk images, with a cloud-init drive, a serial console and the guest agent. Nothing needs SSH to a node.
   - Files and machines that are not listed are left alone, and so is a machine of a listed name that is no template.
+  - V(absent) removes a machine that was made here, which its notes tell, or that has the record's vmid.
   - Missing storages, images, bridges, pools and privileges are reported in one message before anything is changed.
 author: luxima.observability contributors (@luxima)
 extends_documentation_fragment: [luxima.observability.proxmox]

@@ -214,6 +214,8 @@ def _faults(records: Iterable[Mapping[str, Any]]) -> list[str]:
         if not _ID.fullmatch(name):
             found.append(f"{name!r}: not an id of a job (a letter, then letters, digits and _ -, at most 50)")
         ways = [key for key in ("guests", "pool", "all") if record[key]]
+        if record["guests"] == [] and not ways and record["state"] == "present":
+            found.append(f"{name}: guests is empty: name those to save, or say state: absent")
         if len(ways) > 1:
             found.append(f"{name}: {' and '.join(ways)} say differently which guests are saved: keep one")
         if record["exclude"] and ways and ways != ["all"]:

@@ -205,6 +205,9 @@ class Client:
         except ResourceException as error:
             raise self._refused(error, path, subject) from error
         except AuthenticationError as error:
+            if self._api is not None:
+                # A session that idled for longer than its ticket lived, and could not renew it.
+                raise Expired(str(error)) from error
             raise self._no_login(str(error)) from error
         except (KeyError, requests.exceptions.InvalidJSONError) as error:
             # JSON of somebody else, or a page in the place of a ticket.

@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeVar
 
 from .client import Client
 from .errors import Conflict, Failed, Unanswered, Unreachable
+from .formats import split_words
 from .model import API_KIND, Guest, Want
 
 A = TypeVar("A")
@@ -110,8 +111,11 @@ class Cluster:
 
     ``rows``: what their nodes said of them just now, by id. ``busy``: tasks that switch them on or off, by id, when
     ``tasks`` were asked for. ``silent``: nodes that do not answer, and why; their guests have the name that was last told,
-    or none. ``only``: the nodes that matter; others are not asked.
+    or none. ``only``: the nodes that matter; others are not asked. ``claimed``: names of the records, when guests are made
+    of them: a guest with none of these names may have been renamed just before its node fell silent.
     """
+
+    claimed: frozenset[str] = frozenset()
 
     def __init__(
         self, client: Client, each: Each | None = None, tasks: bool = False, only: Iterable[str] | None = None
@@ -176,7 +180,9 @@ class Cluster:
     def nameless(self) -> bool:
         """Whether a guest is being made whose name the server does not tell yet."""
         return any(
-            guest.lock in ("create", "clone") and guest.name in ("", f"CT{guest.vmid}", f"VM {guest.vmid}")
+            guest.lock in ("create", "clone")
+            and guest.name in ("", f"CT{guest.vmid}", f"VM {guest.vmid}")
+            and self.answers(guest)
             for guest in self.guests
         )
 
@@ -203,9 +209,17 @@ class Cluster:
         nodes = " and ".join(sorted({guest.node for guest in hidden}))
         return f"whether {name} is one of {ids} is not known, because {nodes} does not answer"
 
+    def called(self, name: str) -> list[Guest]:
+        """The guests of a name. Capitals do not make another host of it; one that has them as they are comes first."""
+        exact = [guest for guest in self.guests if guest.name == name]
+        return exact or [guest for guest in self.guests if guest.name.lower() == name.lower()]
+
     def find(self, want: Want) -> Guest | None:
         """The guest of a record: by vmid, else by its name, which must be unique. Failed says what is unclear."""
-        named = [guest for guest in self.guests if guest.name == want.name]
+        named = self.called(want.name)
+        if want.state not in ("absent", "template"):
+            # A template is never what such a record means, as long as there is a guest.
+            named = [guest for guest in named if not guest.template] or named
         if not want.vmid:
             if len(named) > 1:
                 ids = ", ".join(
@@ -225,7 +239,11 @@ class Cluster:
                     f"(on {named[0].node}): correct or remove vmid"
                 )
             return None
-        if found.name != want.name and not _ours(want, found) and (found.name or self.answers(found)):
+        if (
+            found.name.lower() != want.name.lower()
+            and not _ours(want, found)
+            and (found.name or self.answers(found))
+        ):
             raise Failed(
                 f"{want.name}: vmid {want.vmid} belongs to {found.name!r} on {found.node}, which does not carry the "
                 "record's tags, so it is left alone: correct vmid, or rename that guest"
@@ -249,7 +267,13 @@ class Cluster:
 
     def _refuse_hidden(self, want: Want) -> None:
         """Nothing is made under a name that a guest may have which nobody can be asked about."""
-        candidates = [guest for guest in self.hidden() if _may_be(want, guest)]
+        named = {guest.vmid for guest in self.guests if guest.name and not self.answers(guest)}
+        renamed = [
+            guest
+            for guest in self.guests
+            if self.claimed and guest.vmid in named and guest.name not in self.claimed and not guest.template
+        ]
+        candidates = [guest for guest in [*self.hidden(), *renamed] if _may_be(want, guest)]
         if candidates:
             node = candidates[0].node
             mine = ", ".join(str(guest.vmid) for guest in candidates if guest.node == node)
@@ -264,7 +288,7 @@ class Cluster:
 
 
 def _tags(guest: Guest) -> set[str]:
-    return set(str(guest.config.get("tags", "")).replace(",", ";").split(";")) - {""}
+    return {tag.lower() for tag in split_words(str(guest.config.get("tags") or ""))}
 
 
 def _wanted_tags(want: Want) -> set[str]:
@@ -298,11 +322,12 @@ def marked(want: Want, found: Guest) -> bool:
 
 
 def unmarked(want: Want, found: Guest) -> str:
-    """The refusal to destroy a guest that has only its name in common with a record."""
+    """The refusal to destroy a guest that has only its name in common with a record, or to make a template of it."""
+    done = "destroyed" if want.state == "absent" else "stopped and made a template"
     tags = ", ".join(sorted(_tags(found))) or "none"
     wanted = ", ".join(sorted(_wanted_tags(want))) or "none"
     return (
         f"{want.label}: {found.vmid} on {found.node} has this name and nothing else of the record (its tags: {tags}; the "
-        f"record's: {wanted}), so it is not destroyed: give the record the tags, the pool or the vmid of that guest, or set "
+        f"record's: {wanted}), so it is not {done}: give the record the tags, the pool or the vmid of that guest, or set "
         "destroy_by_name: true"
     )

@@ -199,13 +199,21 @@ class Runner:
             stock = Stock(self.client, self._settings.identity)
             lacking: dict[str, list[str]] = {}
             for case in planned:
-                for fault in filter(None, case.thing.lacks(stock, case.have)):
+                for fault in filter(None, self._lacking(case, stock)):
                     lacking.setdefault(fault, []).append(case.thing.name)
             faults += [f"{fault} (for {', '.join(dict.fromkeys(who))})" for fault, who in lacking.items()]
         if faults:
             listing = "\n".join(f"- {fault}" for fault in dict.fromkeys(faults))
             raise Failed(f"nothing was changed, because of this:\n{listing}")
         return cases
+
+    def _lacking(self, case: _Case[Any], stock: Stock) -> list[str]:
+        """What is missing for an object; a guest that moved since it was looked at is asked about where it is."""
+        try:
+            return list(case.thing.lacks(stock, case.have))
+        except Absent:
+            case.have = case.look(self.client)
+            return list(case.thing.lacks(stock, case.have))
 
     # -- one object
 

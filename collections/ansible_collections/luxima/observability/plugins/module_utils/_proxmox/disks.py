@@ -33,7 +33,7 @@ def volume_of(value: Any) -> str:
     return properties.get("volume") or properties.get("file", "")
 
 
-def _is_cdrom(value: Any) -> bool:
+def is_cdrom(value: Any) -> bool:
     return "media=cdrom" in str(value)
 
 
@@ -42,7 +42,7 @@ def data_volumes(config: Config) -> dict[str, str]:
     return {
         key: storage_of(volume_of(value))
         for key, value in config.items()
-        if VOLUME.fullmatch(key) and not _is_cdrom(value)
+        if VOLUME.fullmatch(key) and not is_cdrom(value)
     }
 
 
@@ -51,7 +51,7 @@ def boot_disk(config: Config) -> tuple[str, str]:
 
     A guess would grow a disk of data, which nobody can undo.
     """
-    disks = [key for key, value in config.items() if _BOOTABLE.fullmatch(key) and not _is_cdrom(value)]
+    disks = [key for key, value in config.items() if _BOOTABLE.fullmatch(key) and not is_cdrom(value)]
     if not disks:
         return "", "it has no disk"
     setting = parse_properties(str(config.get("boot") or ""), "legacy")

@@ -23,7 +23,7 @@ from .plan import plan
 from .privileges import lacking
 from .report import Report
 from .survey import NO_AGENT, Stock, addresses, read
-from .writer import DEADLINES, Outcome, Writer, locked
+from .writer import DEADLINES, Outcome, Writer, another, locked
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -73,7 +73,7 @@ def wants(records: Iterable[Mapping[str, Any]]) -> list[Want]:
         own += faults(str(record["kind"]), checked)
         if given["state"] == "template" and options.get("ha"):
             own.append("ha: the HA manager keeps no templates: set ha to false, or choose another state")
-        claims: list[tuple[str, ...]] = [("name", name), ("vmid", str(vmid) if vmid else "")]
+        claims: list[tuple[str, ...]] = [("name", name.lower()), ("vmid", str(vmid) if vmid else "")]
         # Networks that are apart may have the same addresses.
         claims += [
             (family.address, family.fixed(nic), str(nic.get("bridge")), str(nic.get("vlan") or ""))
@@ -183,6 +183,7 @@ class Engine:
 
         while True:
             cluster = Cluster(self._client, each, tasks=True)
+            cluster.claimed = frozenset(want.name for want in listed)
             names = {guest.name for guest in cluster.guests}
             missing = any(want.state != "absent" and want.name not in names for want in listed)
             if not (missing and cluster.nameless and patience.again()):
@@ -197,11 +198,15 @@ class Engine:
         for case in cases:
             try:
                 case.have = cluster.find(case.want)
-                absent = case.have is not None and case.want.state == "absent"
-                if case.have and absent and not self._destroy_by_name and not marked(case.want, case.have):
+                # One that runs and becomes a template is gone as well.
+                gone = case.have is not None and (
+                    case.want.state == "absent" or (case.want.state == "template" and case.have.running)
+                )
+                if case.have and gone and not self._destroy_by_name and not marked(case.want, case.have):
                     raise Failed(unmarked(case.want, case.have))
             except Failed as failed:
                 case.fail(failed)
+        _distinguish(cases, cluster)
 
         def fill(case: _Case) -> None:
             if case.have is None or case.error:
@@ -212,7 +217,7 @@ class Engine:
                 for upid in upids:
                     writer.client.outlast(upid, f"wait for {case.want.label}", writer.deadline("lock"))
                 row = None if upids else cluster.rows.get(case.have.vmid)
-                case.have = self._made(writer, case.want, read(writer.client, case.have, row))
+                case.have = self._made(writer, case.want, read(writer.client, case.have, row), case.have.name)
             except ProxmoxError as failed:
                 case.fail(failed)
             case.seconds = time.monotonic() - began
@@ -220,13 +225,15 @@ class Engine:
         self._parallel(fill, cases)
 
     @staticmethod
-    def _made(writer: Writer, want: Want, found: Guest | None) -> Guest | None:
-        """The guest, when whoever makes it has ended: until then its configuration says little."""
+    def _made(writer: Writer, want: Want, found: Guest | None, name: str) -> Guest | None:
+        """The guest, when whoever makes it has ended: until then its configuration says little. ``name``: what it was listed as."""
         patience = Patience(writer.deadline("lock"))
         while found is not None and found.lock in ("create", "clone"):
             if not patience.again():
                 raise locked(want, found, writer.deadline("lock"))
             found = read(writer.client, found)
+        if found is not None and found.name not in (name or found.name, want.name):
+            raise another(want, found)
         return found
 
     def _place(self, cases: list[_Case], cluster: Cluster) -> None:
@@ -277,8 +284,12 @@ class Engine:
         for case in changed:
             assert case.have is not None
             nics = case.want.options.get("networks", []) if case.want.state != "absent" else []
-            report(case.want.name, [stock.bridge_fault(case.have.node, nic["bridge"]) for nic in nics])
-            report(case.want.name, self._privilege_faults(case, stock))
+            faults = [stock.bridge_fault(case.have.node, nic["bridge"]) for nic in nics]
+            if not stock.nodes.get(case.have.node, True):
+                way_out = "left as it is: run again when that node is back"
+                case.fail(Unanswered(case.want.label, case.have.node, "it fell silent", way_out))
+                continue
+            report(case.want.name, [*faults, *self._privilege_faults(case, stock)])
         if found:
             lines = [f"- {fault} (for {', '.join(dict.fromkeys(names))})" for fault, names in found.items()]
             raise Failed(
@@ -313,6 +324,8 @@ class Engine:
                 "name the one to clone by its id in template or clone_of"
             )
         elif matches:
+            # A guest that merely has the name of a template is none.
+            matches = {node: guest for node, guest in matches.items() if guest.template} or matches
             node = want.node if want.node in matches else spread(matches, counts)
             case.source = read(self._client, matches[node])
 
@@ -328,11 +341,13 @@ class Engine:
         want = case.want
         if want.node:
             fault = stock.node_fault(want.node)
-            if fault and want.node in stock.nodes:
-                reason = cluster.silent.get(want.node, "the cluster calls it offline")
+            faults = [fault] if fault else self._node_faults(case, stock, want.node)
+            # It may have fallen silent while it was asked.
+            if want.node in stock.nodes and stock.node_fault(want.node):
+                reason = cluster.silent.get(want.node, "the cluster calls it offline, or it does not answer")
                 case.fail(Unanswered(want.label, want.node, reason, "cannot be made until that node is back"))
-                return want.node
-            report(want.name, [fault] if fault else self._node_faults(case, stock, want.node))
+            else:
+                report(want.name, faults)
             return want.node
         online = [node for node, up in stock.nodes.items() if up]
         if case.source is not None:
@@ -461,6 +476,35 @@ class Engine:
                 f"{outcome.want.label}: its address by {'DHCP' if leased else 'IPv6'} is not known ({reason or 'it has none yet'})"
             )
         return known
+
+
+def _distinguish(cases: Iterable[_Case], cluster: Cluster) -> None:
+    """What several records mean is left alone, and so is a guest that would get the name of another one."""
+    found = [case for case in cases if case.have is not None]
+    meant = {id(case): case.have.vmid for case in found if case.have}
+    leaving = {case.have.vmid for case in found if case.have and case.have.name != case.want.name}
+    for case in found:
+        have, want = case.have, case.want
+        others = [
+            other.want.name for other in found if other is not case and meant[id(other)] == meant[id(case)]
+        ]
+        if have is None or case.error:
+            continue
+        if others:
+            case.error = (
+                f"{want.label}: {have.vmid} on {have.node} is also the guest of the record {', '.join(others)}, so it is left "
+                "alone: keep one of the records, or give each the vmid of its own guest"
+            )
+            continue
+        namesakes = [
+            guest for guest in cluster.guests if guest.name == want.name and guest.vmid not in leaving
+        ]
+        if have.name and have.name != want.name and namesakes:
+            case.error = (
+                f"{want.label}: the record says vmid {have.vmid}, which is {have.name!r} on {have.node}, and another guest has "
+                f"the record's name ({namesakes[0].vmid} on {namesakes[0].node}), so it is left alone: correct vmid, or rename "
+                "that guest"
+            )
 
 
 def _silent_nodes(unanswered: Iterable[Unanswered]) -> list[str]:

@@ -14,7 +14,7 @@ from .client import Client
 from .cluster import Cluster
 from .companion import Companion, Course, Runner, Write
 from .connection import connection_spec, settings
-from .errors import Absent, Failed
+from .errors import Absent, Failed, Unanswered
 from .formats import CONTROL, parse_properties, split_words
 from .model import API_KIND, Guest, Want
 from .report import Report
@@ -348,6 +348,27 @@ def _write(step: Step, base: str, digest: Mapping[str, str]) -> Write:
 
 
 @dataclass(frozen=True)
+class Unanswering:
+    """A record whose guest is, or may be, on a node that does not answer. Others do not wait for it."""
+
+    name: str
+    why: Unanswered
+
+    @property
+    def label(self) -> str:
+        return f"firewall of {self.name}"
+
+    def look(self, client: Client) -> None:
+        raise self.why
+
+    def plan(self, have: None) -> Course:
+        return Course()
+
+    def lacks(self, stock: Stock, have: None) -> Iterable[str]:
+        return ()
+
+
+@dataclass(frozen=True)
 class Datacenter:
     """The switch without which no guest's firewall works."""
 
@@ -448,10 +469,13 @@ def run(params: Mapping[str, Any], check: bool) -> Report:
         return Report()
     cluster = Cluster(runner.client)
     in_force = _in_force(runner.client, params["datacenter_enabled"]) if records else True
-    things: list[GuestFirewall] = []
+    things: list[GuestFirewall | Unanswering] = []
     for record in records:
         try:
             guest = _find(cluster, record)
+        except Unanswered as unanswered:
+            things.append(Unanswering(str(record["name"]), unanswered))
+            continue
         except Failed as failed:
             wrong.append(str(failed))
             continue
@@ -478,7 +502,7 @@ def run(params: Mapping[str, Any], check: bool) -> Report:
 def _find(cluster: Cluster, record: Mapping[str, Any]) -> Guest | None:
     """The guest of a record, of either kind."""
     vmid = int(record["vmid"] or 0)
-    named = [guest for guest in cluster.guests if guest.name == record["name"] and not guest.template]
+    named = [guest for guest in cluster.called(str(record["name"])) if not guest.template]
     kind = next((g.kind for g in cluster.guests if g.vmid == vmid), "") if vmid else ""
     kind = kind or (named[0].kind if named else "lxc")
     return cluster.find(Want(str(record["name"]), kind, "present", vmid))

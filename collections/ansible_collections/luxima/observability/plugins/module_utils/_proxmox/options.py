@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from .connection import connection_spec
-from .disks import boot_disk, detached, slot_faults, volume_of
+from .disks import boot_disk, detached, is_cdrom, slot_faults, volume_of
 from .formats import (
     MAC,
     SSH_KEY,
@@ -381,25 +381,54 @@ def _vm_rootfs(option: Option, value: Any, config: Config, creating: bool) -> li
             "order of the VM, or of the template, on the hypervisor"
         )
         return [Item("rootfs", "scsi0", None, dict(value), None, refusal=refusal)]
-    return [_volume(option, "rootfs", key, value, config)]
+    item = _volume(option, "rootfs", key, value, config)
+    apart = detached(config)
+    if item.grow is not None and apart:
+        # Whoever detaches a disk takes it out of the boot order, and the next one there comes first.
+        refusal = (
+            f"rootfs is {key} by the boot order, but the VM has {', '.join(apart)}, attached nowhere, which may be the disk it "
+            "started from, so nothing is grown: attach or remove that on the hypervisor, and run again"
+        )
+        item = replace(item, refusal="; ".join(filter(None, [item.refusal, refusal])))
+    return [item]
 
 
 def _disks(option: Option, value: Any, config: Config, creating: bool) -> list[Item]:
     return [_volume(option, f"disks.{record['slot']}", record["slot"], record, config) for record in value]
 
 
+def _lxc_disks(option: Option, value: Any, config: Config, creating: bool) -> list[Item]:
+    """Where a volume of the guest is mounted already, no new one is: it would hide what is there."""
+    mounted = {
+        canonical_path(parse_properties(str(raw), "volume").get("mp", "")): key
+        for key, raw in config.items()
+        if re.fullmatch(r"mp\d+", key) and key not in {record["slot"] for record in value}
+    }
+    items = []
+    for record, item in zip(value, _disks(option, value, config, creating)):
+        path = canonical_path(record.get("path") or "")
+        if path in mounted and item.key not in config:
+            refusal = (
+                f"{item.label} is not there, and {mounted[path]} of the guest is mounted at {path}: write slot {mounted[path]} in "
+                "the record, or take that away on the hypervisor"
+            )
+            item = replace(item, refusal="; ".join(filter(None, [item.refusal, refusal])))
+        items.append(item)
+    return items
+
+
 def _vm_disks(option: Option, value: Any, config: Config, creating: bool) -> list[Item]:
     boot = boot_disk(config)[0]
-    return [
-        replace(
-            item,
-            refusal=f"{item.label} is the disk that the VM starts from: give its size and storage in rootfs, and data "
-            "disks other slots",
-        )
-        if item.key == boot
-        else item
-        for item in _disks(option, value, config, creating)
-    ]
+    items = []
+    for item in _disks(option, value, config, creating):
+        if item.key == boot:
+            refusal = "is the disk that the VM starts from: give its size and storage in rootfs, and data disks other slots"
+            item = replace(item, refusal=f"{item.label} {refusal}")
+        elif is_cdrom(config.get(item.key)):
+            refusal = "is a CD or the cloud-init drive of the VM: give data disks other slots"
+            item = replace(item, refusal=f"{item.label} {refusal}")
+        items.append(item)
+    return items
 
 
 def _vm_memory(option: Option, value: Any, config: Config, creating: bool) -> list[Item]:
@@ -536,7 +565,7 @@ LXC: tuple[Option, ...] = (
     Option("memory_mb", "memory", _INT, _integer(512), LIVE, "VM.Config.Memory"),
     Option("swap_mb", "swap", _INT, _integer(512), LIVE, "VM.Config.Memory"),
     Option("rootfs", "rootfs", _ROOTFS_SPEC, TEXT, LIVE, "VM.Config.Disk", _rootfs),
-    Option("disks", "mp", _DISKS_SPEC, TEXT, LIVE, "VM.Config.Disk", _disks),
+    Option("disks", "mp", _DISKS_SPEC, TEXT, LIVE, "VM.Config.Disk", _lxc_disks),
     Option("networks", "net", _NETWORK_SPEC, TEXT, LIVE, "VM.Config.Network", _lxc_networks),
     Option("nameservers", "nameserver", _LIST, WORDS, REBOOT, "VM.Config.Network"),
     Option("searchdomain", "searchdomain", _STR, NAMES, REBOOT, "VM.Config.Network"),

@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .client import Client
@@ -79,6 +79,7 @@ class Snapshots:
     seconds: float = 600.0
     # Rollbacks that were there before this run, and whether the guest ran.
     _first: State | None = None
+    _first_node: str = ""
 
     @property
     def name(self) -> str:
@@ -116,7 +117,11 @@ class Snapshots:
                 str(row["upid"]) for row in tasks if str(row.get("status", "")).startswith(("OK", "WARN"))
             )
         found = State(tuple(entries), bool(int(now.get("running") or 0)), able, rollbacks)
-        self._first = self._first or found
+        if self._first is None:
+            self._first, self._first_node = found, self.guest.node
+        elif self._first_node != self.guest.node:
+            # It moved, and another node knows of other rollbacks: those of former days.
+            self._first, self._first_node = replace(found, running=self._first.running), self.guest.node
         return found
 
     def plan(self, have: State) -> Course:

@@ -22,8 +22,13 @@ NO_AGENT = "the guest agent is not enabled for this VM"
 MOVES = 6
 
 
-def read(client: Client, guest: Guest, status: Mapping[str, Any] | None = None) -> Guest | None:
-    """The guest with its configuration, by one request (two without ``status``), on whatever node it is. None: gone."""
+def read(
+    client: Client, guest: Guest, status: Mapping[str, Any] | None = None, renamed: str = ""
+) -> Guest | None:
+    """The guest with its configuration, by one request (two without ``status``), on whatever node it is. None: gone.
+
+    ``renamed``: another name that it may have by now.
+    """
     name = guest.name
     for move in range(MOVES):
         try:
@@ -36,7 +41,7 @@ def read(client: Client, guest: Guest, status: Mapping[str, Any] | None = None) 
             guest = there
             continue
         # Under the id of a guest that is gone there may be another one by now.
-        return None if move and name and found.name != name else found
+        return None if move and name and found.name not in (name, renamed) else found
     raise Failed(
         f"read {guest.name}: {guest.vmid} is listed on {guest.node} and is not there: look at that node"
     )
@@ -144,6 +149,20 @@ class Stock:
         self._permissions: dict[str, Mapping[str, Any]] | None = None
         self._permissions_unknown = False
 
+    def _ask(self, node: str, path: str, subject: str, **params: Any) -> Any:
+        """What a node says of itself; None: it does not answer, and counts as offline from now on."""
+        if not self.nodes.get(node, True):
+            return None
+        try:
+            return self._client.get(f"nodes/{node}/{path}", subject, **params)
+        except Unreachable:
+            pass
+        except Conflict as error:
+            if error.reason != "lost":
+                raise
+        self.nodes[node] = False
+        return None
+
     def node_fault(self, node: str) -> str:
         if node not in self.nodes:
             return f"node {node!r} is not in the cluster (it has {_listing(self.nodes)})"
@@ -151,10 +170,8 @@ class Stock:
 
     def storage_fault(self, node: str, storage: str, content: str) -> str:
         if node not in self._storages:
-            try:
-                rows = self._client.get(f"nodes/{node}/storage", f"list the storages of {node}")
-            except Unreachable:
-                self.nodes[node] = False
+            rows = self._ask(node, "storage", f"list the storages of {node}")
+            if rows is None:
                 return self.node_fault(node)
             self._storages[node] = {str(row["storage"]): row for row in rows}
         row = self._storages[node].get(storage)
@@ -205,9 +222,11 @@ class Stock:
             return fault
         key = (node, storage, content)
         if key not in self._volumes:
-            rows = self._client.get(
-                f"nodes/{node}/storage/{storage}/content", f"list what is on {storage}", content=content
+            rows = self._ask(
+                node, f"storage/{storage}/content", f"list what is on {storage}", content=content
             )
+            if rows is None:
+                return self.node_fault(node)
             self._volumes[key] = {str(row["volid"]) for row in rows}
         if volume in self._volumes[key] or volume in self._promised:
             return ""
@@ -215,7 +234,9 @@ class Stock:
 
     def bridge_fault(self, node: str, bridge: str) -> str:
         if node not in self._bridges:
-            rows = self._client.get(f"nodes/{node}/network", f"list the bridges of {node}", type="any_bridge")
+            rows = self._ask(node, "network", f"list the bridges of {node}", type="any_bridge")
+            if rows is None:
+                return self.node_fault(node)
             self._bridges[node] = {str(row["iface"]): str(row.get("type") or "") for row in rows}
         if bridge in self._bridges[node]:
             return ""

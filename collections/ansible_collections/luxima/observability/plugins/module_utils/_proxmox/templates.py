@@ -197,6 +197,11 @@ class Machine:
             if not have.vmid:
                 return Course()
             refusals = () if have.template else (f"{have.vmid} has this name and is no template: left alone",)
+            if have.template and not origin and have.vmid != self.vmid:
+                refusals = (
+                    f"{have.vmid} has this name and was not made here (its notes name no image), so it is left alone: give the "
+                    "record its vmid, or remove it on the hypervisor",
+                )
             gone = Write("removed", "DELETE", f"{base}/{have.vmid}", {"purge": 1}, "qmdestroy", 300)
             return Course((gone,), {"state": "present", "vmid": have.vmid}, {"state": "absent"}, refusals)
         convert = Write(
@@ -360,7 +365,10 @@ def run(params: Mapping[str, Any], check: bool) -> Report:
     promised = frozenset(file.name for file in files if file.state == "present")
     machines: list[Machine] = []
     for record in (record for record in records if record["kind"] == "vm"):
-        for offset, node in enumerate(_nodes(stock, record, str(record["storage"] or ""), "images")):
+        nodes = _nodes(stock, record, str(record["storage"] or ""), "images")
+        if len(nodes) < len(stock.nodes) and not record["nodes"]:
+            nodes = _there(runner.client, stock, record, nodes)
+        for offset, node in enumerate(nodes):
             machines.append(
                 Machine(
                     str(record["name"]),
@@ -400,6 +408,27 @@ def _file(record: Mapping[str, Any], node: str, deadline: int) -> File:
         bool(record["verify_certificates"]),
         deadline,
     )
+
+
+def _there(client: Client, stock: Stock, record: Mapping[str, Any], nodes: list[str]) -> list[str]:
+    """Where nodes share a storage, one machine is enough: that which is there, wherever it is."""
+    storage = str(record["storage"] or "")
+    if not storage or not stock.shared(nodes[0], storage):
+        return nodes
+    name, cluster = str(record["name"]), Cluster(client)
+    found = [guest for guest in cluster.guests if guest.name == name and guest.kind == "vm"]
+    there = sorted({guest.node for guest in found if cluster.answers(guest)} - {""})
+    if there:
+        return there[:1]
+    away = [guest for guest in found or cluster.hidden() if guest.kind == "vm" and not cluster.answers(guest)]
+    if away:
+        raise Unanswered(
+            f"VM template {name}",
+            away[0].node,
+            cluster.silent[away[0].node],
+            f"{', '.join(str(guest.vmid) for guest in away)} is it, or may be it: left as it is; or name nodes in the record",
+        )
+    return nodes
 
 
 def _nodes(stock: Stock, record: Mapping[str, Any], storage: str, content: str) -> list[str]:

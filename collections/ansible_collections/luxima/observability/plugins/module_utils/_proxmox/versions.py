@@ -30,7 +30,9 @@ from .survey import Stock
 WORKERS = 2
 TAG = "deployed-version"
 _NOTE = "deployed version {version} of {name} ({vmid}), {time}"
-_NOTES = re.compile(r"^deployed version (?P<version>\S+) of \S+ \((?P<vmid>\d+)\), (?P<time>\S+Z)$", re.M)
+_NOTES = re.compile(
+    r"^deployed version (?P<version>\S+) of (?P<name>\S+) \((?P<vmid>\d+)\), (?P<time>\S+Z)$", re.M
+)
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 
@@ -124,7 +126,8 @@ class Versions:
         try:
             config: Mapping[str, Any] = client.get(f"{path}/config", subject)
             match = _NOTES.search(str(config.get("description") or ""))
-            if match is None or int(match["vmid"]) != self.guest.vmid:
+            # The id of a guest that is gone may be that of another one by now.
+            if match is None or (match["name"], int(match["vmid"])) != (self.guest.name, self.guest.vmid):
                 return None
             if not int(config.get("template") or 0):
                 # Converting a container is a task that nobody is told of.

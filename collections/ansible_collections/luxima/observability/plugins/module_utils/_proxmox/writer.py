@@ -76,6 +76,14 @@ def locked(want: Want, found: Guest, seconds: float) -> Failed:
     )
 
 
+def another(want: Want, found: Guest) -> Failed:
+    """The error for a guest that has another name than a moment ago: its id may belong to another one by now."""
+    return Failed(
+        f"{want.label}: {found.vmid} on {found.node} is called {found.name!r} by now, so it is left alone: it was renamed, or the "
+        "id was given away again while this ran: run again"
+    )
+
+
 @dataclass
 class Outcome:
     """What became of one guest."""
@@ -156,6 +164,11 @@ class _Course:
         want, vmid = outcome.want, outcome.want.vmid or int(outcome.plan.after.get("vmid", 0))
         self._at = outcome.have or Guest(vmid, want.name, want.kind, want.node)
         self._made = False
+        self._rounds = ROUNDS
+        # Whether nothing was done since the guest was read.
+        self._fresh = True
+        # When to stop waiting for what others hold locked; 0: nothing is waited for.
+        self._until = 0.0
 
     @property
     def reached(self) -> Guest | None:
@@ -167,12 +180,12 @@ class _Course:
         have, current = outcome.have, outcome.plan
         lost: Change | None = None
         unanswered = clean = False
-        patience = time.monotonic() + writer.deadline("lock")
         pauses: dict[str, int] = defaultdict(int)
-        for _round in range(ROUNDS):
+        while self._rounds > 0:
+            self._rounds -= 1
             if lost is not None and not any(type(change) is type(lost) for change in current.changes):
                 outcome.did(lost)
-            lost, unanswered = None, False
+            lost, unanswered, self._fresh = None, False, True
             if current.refusals:
                 raise Failed(f"{want.label}: " + "; ".join(current.refusals))
             if not current.changes:
@@ -188,12 +201,15 @@ class _Course:
                 try:
                     self._apply(change, have)
                     outcome.did(change)
+                    self._until, self._fresh = 0.0, False
                 except Conflict as conflict:
                     clean = False
                     unanswered = conflict.reason == "lost"
                     # Without an answer, or ended by an error on its way: it may have happened all the same.
                     lost = change if unanswered or len(outcome.upids) > tasks else None
-                    self._pause(conflict, pauses, patience)
+                    # A round in which nothing was done but wait is none.
+                    self._rounds += conflict.reason == "lock" and change is current.changes[0]
+                    self._pause(conflict, pauses)
                     break
                 except Absent as gone:
                     # It may have moved to another node meanwhile: then it is looked for there.
@@ -226,10 +242,12 @@ class _Course:
         resumed = bool(self._outcome.have and self._outcome.have.asleep)
         return "rebooted" in self._outcome.actions or ("started" in self._outcome.actions and not resumed)
 
-    def _pause(self, conflict: Conflict, pauses: dict[str, int], patience: float) -> None:
+    def _pause(self, conflict: Conflict, pauses: dict[str, int]) -> None:
         """Wait a little longer each time; raise when waiting has no end in sight."""
         reason = conflict.reason
-        if reason == "lock" and time.monotonic() > patience:
+        if reason == "lock":
+            self._until = self._until or time.monotonic() + self._writer.deadline("lock")
+        if reason == "lock" and time.monotonic() > self._until:
             raise Failed(
                 f"{conflict}; waited {self._writer.deadline('lock'):g} s: let that operation end, or raise deadlines.lock"
             )
@@ -246,7 +264,7 @@ class _Course:
         patience = Patience(self._writer.deadline("lock"))
         grace = Patience(GRACE if retry and not self._outcome.have else 0)
         while True:
-            found = read(self._writer.client, self._at)
+            found = read(self._writer.client, self._at, renamed=self._want.name)
             if found is None and grace.again():
                 continue
             if found is None:
@@ -257,6 +275,8 @@ class _Course:
                     # Someone else took the id while our request was on its way.
                     self._at = replace(self._at, vmid=0)
                     return None
+                if found.name not in (self._at.name, self._want.name) and not self._named_ours(found):
+                    raise another(self._want, found)
                 self._at = self._beside(found)
                 return self._at
             if not patience.again():
@@ -387,10 +407,16 @@ class _Course:
     def _move(self, change: Move, have: Guest | None) -> None:
         verb, disk = ("move_volume", "volume") if self._at.kind == "lxc" else ("move_disk", "disk")
         path = f"{self._base()}/{verb}"
-        self._send(change, "POST", path, **{disk: change.disk, "storage": change.storage, "delete": 1})
+        data = {disk: change.disk, "storage": change.storage, "delete": 1, **self._unchanged(have)}
+        self._send(change, "POST", path, **data)
 
     def _grow(self, change: Grow, have: Guest | None) -> None:
-        self._send(change, "PUT", f"{self._base()}/resize", disk=change.disk, size=f"{change.size_gb}G")
+        data = {"disk": change.disk, "size": f"{change.size_gb}G", **self._unchanged(have)}
+        self._send(change, "PUT", f"{self._base()}/resize", **data)
+
+    def _unchanged(self, have: Guest | None) -> dict[str, str]:
+        """What keeps a volume from being touched that somebody put in the place of the one that was read."""
+        return {"digest": have.digest} if self._fresh and have and have.digest else {}
 
     def _join(self, change: Join, have: Guest | None) -> None:
         self._send(

@@ -179,6 +179,7 @@ def test_bad_records_are_refused_together(backup: Any) -> None:
     ):
         assert text in message
     assert "schedule and selection missing: a new job needs both" in backup({"id": "empty"})["msg"]
+    assert "none: guests is empty" in backup({"id": "none", "schedule": "03:00", "guests": []})["msg"]
 
 
 def test_archives_are_kept_as_state(there: Any) -> None:

@@ -115,6 +115,20 @@ def test_data_disk_is_not_grown_in_place_of_a_boot_disk_that_was_taken_away(both
     assert both.config("one")["scsi1"].endswith("size=2G")
 
 
+def test_data_disk_that_comes_first_now_is_not_grown(both: Site) -> None:
+    """Both were in the boot order, and the first was detached by hand."""
+    disks = [{"slot": "scsi1", "storage": "local-lvm", "size_gb": 2}]
+    both.ok(guest("vm", disks=disks, state="stopped"))
+    both.edit("one", boot="order=scsi0;scsi1;net0")
+    both.edit("one", delete="scsi0")
+    message = refused(both, guest("vm", state="stopped"))
+    assert (
+        "rootfs is scsi1 by the boot order, but the VM has local-lvm:vm-100-disk-0, attached nowhere"
+        in message
+    )
+    assert both.config("one")["scsi1"].endswith("size=2G")
+
+
 def test_boot_disk_is_no_data_disk(both: Site) -> None:
     golden(both)
     disks = [{"slot": "scsi0", "storage": "local-lvm", "size_gb": 9}]
@@ -455,6 +469,32 @@ def test_slots_that_cannot_be(both: Site, kind: str, disks: list[str], fault: st
         for number, slot in enumerate(disks)
     ]
     assert fault in refused(both, guest(kind, disks=records))
+
+
+def test_a_disk_under_another_slot_does_not_hide_what_is_mounted(both: Site) -> None:
+    disk = {"slot": "mp0", "storage": "local-lvm", "size_gb": 2, "path": "/data"}
+    both.ok(guest("lxc", disks=[disk]))
+    before = both.config("one")
+    for check in (True, False):
+        message = both.fails(guest("lxc", disks=[{**disk, "slot": "mp1", "path": "/data/"}]), check=check)
+        assert "disks.mp1 is not there, and mp0 of the guest is mounted at /data" in message
+    assert both.config("one") == before
+    # Both are described: the first is to be mounted elsewhere.
+    both.ok(guest("lxc", state="stopped", disks=[{**disk, "path": "/old"}, {**disk, "slot": "mp1"}]))
+    assert "mp=/old" in both.config("one")["mp0"]
+    assert "mp=/data" in both.config("one")["mp1"]
+
+
+def test_a_cloud_init_drive_is_no_data_disk(both: Site) -> None:
+    for vmid in (9001, 9002):
+        source = both.server.cluster.guests[vmid]
+        with both.server.cluster.change(source):
+            source.config["scsi1"] = source.config.pop("ide2")
+    disk = {"slot": "scsi1", "storage": "local-lvm", "size_gb": 2}
+    for check in (True, False):
+        message = both.fails(guest("vm", disks=[disk]), check=check)
+        assert "disks.scsi1 is a CD or the cloud-init drive of the VM" in message
+    assert both.names() == []
 
 
 def test_two_disks_at_one_place(both: Site) -> None:

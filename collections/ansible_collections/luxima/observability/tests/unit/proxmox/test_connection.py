@@ -130,3 +130,13 @@ def test_a_second_factor_cannot_be_given(site: Site) -> None:
     assert "root@pam has a second factor" in message
     assert "use an API token" in message
     assert "check api_user" not in message
+
+
+def test_a_session_that_idled_too_long_logs_in_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its ticket has ended, so that it cannot be renewed by it either."""
+    account = {"api_password": site.server.password, "api_token_id": None, "api_token_secret": None}
+    site.ok(record(), **account)
+    monkeypatch.setattr("proxmoxer.backends.https.ProxmoxHTTPAuth.renew_age", 0)
+    site.server.faults.after(6, site.server.expire_tickets)
+    assert site.ok(record(), **account)["changed"] is False
+    assert "refused the login" in site.fails(record(), **{**account, "api_password": "wrong"})

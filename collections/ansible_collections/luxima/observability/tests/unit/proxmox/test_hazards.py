@@ -10,10 +10,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from ansible_collections.luxima.observability.plugins.module_utils._proxmox.errors import Conflict
+from ansible_collections.luxima.observability.plugins.module_utils._proxmox.writer import ROUNDS, _Course
+from ansible_collections.luxima.observability.plugins.modules import proxmox_firewall
 
 from lab.drivers.base import Guest
 
-from .conftest import KINDS, Site, guest, outcome
+from .conftest import KINDS, Site, guest, outcome, small
 
 kinds = pytest.mark.parametrize("kind", KINDS)
 TASK = {"lxc": "vzcreate", "vm": "qmclone"}
@@ -159,6 +162,89 @@ def test_name_that_the_other_kind_has_is_not_taken_over(both: Site, kind: str) -
     assert both.config("one") == before
 
 
+@kinds
+def test_one_guest_is_not_that_of_two_records(both: Site, kind: str) -> None:
+    """A host that was renamed in the inventory, its former entry said to be absent."""
+    vmid = outcome(both.ok(guest(kind, "old")))["vmid"]
+    records = [guest(kind, "old", state="absent"), guest(kind, "new", vmid=vmid)]
+    writes = both.writes()
+    for check in (True, False):
+        message = both.fails(*records, check=check)
+        assert f"{vmid} on {both.server.guest('old').node} is also the guest of the record new" in message
+        assert "is also the guest of the record old" in message
+    assert (both.writes(), both.names()) == (writes, ["old"])
+    both.ok(records[1])
+    assert both.names() == ["new"]
+
+
+@kinds
+def test_no_guest_gets_the_name_of_another_one(both: Site, kind: str) -> None:
+    """An id that was mistyped: it is that of another guest of the environment."""
+    both.ok(guest(kind, "one", **nic(1)), guest(kind, "two", **nic(2)))
+    one, two = (both.server.guest(name).vmid for name in ("one", "two"))
+    before = both.config("two")
+    message = both.fails(guest(kind, "one", vmid=two, **nic(1)))
+    assert f"the record says vmid {two}, which is 'two'" in message
+    assert f"another guest has the record's name ({one} on" in message
+    assert both.config("two") == before
+    both.ok(guest(kind, "one", vmid=two, **nic(1)), guest(kind, "two", vmid=one, **nic(2)))
+    assert (both.server.guest("one").vmid, both.server.guest("two").vmid) == (two, one)
+
+
+@kinds
+def test_id_that_is_given_away_while_its_guest_goes(both: Site, kind: str) -> None:
+    """The answer is lost, and before it is looked up somebody else has the id."""
+    both.ok(guest(kind))
+    gone = both.server.guest("one")
+    both.server.faults.drop_reply("DELETE", r"/(lxc|qemu)/\d+$")
+
+    def give_away() -> None:
+        while gone.vmid in both.server.cluster.guests:
+            time.sleep(0.01)
+        key = {"lxc": "hostname", "vm": "name"}[kind]
+        both.server.cluster.add(Guest(gone.vmid, gone.node, gone.kind, {key: "theirs"}))
+
+    somebody = threading.Thread(target=give_away)
+    somebody.start()
+    message = both.fails(guest(kind, state="absent"))
+    somebody.join()
+    assert "is called 'theirs' by now, so it is left alone" in message
+    assert both.names() == ["theirs"]
+    assert both.ok(guest(kind, state="absent"))["changed"] is False
+
+
+@kinds
+def test_capitals_make_no_other_guest(both: Site, kind: str) -> None:
+    both.ok(guest(kind))
+    assert outcome(both.ok(guest(kind, "One")))["actions"] == ["configured"]
+    assert both.names() == ["One"]
+    assert "name: one is also that of One" in both.fails(guest(kind, "One"), guest(kind, **nic(2)))
+    vmid = both.server.guest("One").vmid
+    assert outcome(both.ok(small(kind, vmid=vmid)))["actions"] == ["configured"]
+    both.ok(guest(kind, state="absent"))
+    assert both.names() == []
+
+
+@kinds
+def test_a_running_guest_becomes_no_template_for_its_name_alone(both: Site, kind: str) -> None:
+    both.ok(guest(kind, tags=["theirs"]))
+    before = both.config("one")
+    message = both.fails(guest(kind, state="template"))
+    assert "so it is not stopped and made a template" in message
+    assert (both.config("one"), both.power("one")) == (before, "running")
+
+
+@kinds
+def test_a_template_of_the_name_of_a_guest_is_not_meant(both: Site, kind: str) -> None:
+    both.ok(guest(kind))
+    folder, key = {"lxc": ("lxc", "hostname"), "vm": ("qemu", "name")}[kind]
+    both.server.cluster.add(Guest(900, "pve2", folder, {key: "one", "template": 1}))
+    assert both.ok(guest(kind))["changed"] is False
+    assert both.module(proxmox_firewall, guests=[{"name": "one", "rules": []}])["changed"]
+    # What is to be destroyed has to be told apart.
+    assert "2 guests have this name" in both.fails(guest(kind, state="absent"))
+
+
 # -- writers of one configuration
 
 
@@ -206,6 +292,18 @@ def test_disk_that_somebody_grows_meanwhile(both: Site, kind: str) -> None:
     both.ok(wanted)
     assert "size=12G" in both.config("one")[disk]
     assert both.ok(wanted)["changed"] is False
+
+
+@kinds
+def test_disk_that_somebody_puts_in_place_of_the_one_that_grows(both: Site, kind: str) -> None:
+    slot, path = {"lxc": ("mp0", {"path": "/data"}), "vm": ("scsi1", {})}[kind]
+    disk = {"slot": slot, "storage": "local-lvm", "size_gb": 2, **path}
+    both.ok(guest(kind, disks=[disk], state="stopped"))
+    text = both.config("one")[slot].replace("local-lvm:", "local-zfs:")
+    wanted = guest(kind, disks=[{**disk, "size_gb": 3}], state="stopped")
+    at(both, wanted, "/pending", lambda: both.store("one", {slot: text}))
+    assert "lies on storage 'local-zfs'" in both.fails(wanted)
+    assert both.config("one")[slot] == text
 
 
 @kinds
@@ -300,3 +398,34 @@ def test_storage_that_stays_busy_leaves_nothing(both: Site, kind: str) -> None:
     both.server.faults.reset()
     both.ok(guest(kind))
     assert both.names() == ["one"]
+
+
+@kinds
+def test_waiting_for_a_lock_is_no_fight(both: Site, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_Course, "_pause", _impatient)
+    both.ok(guest(kind))
+    both.server.faults.file_lock = ROUNDS + 3
+    assert outcome(both.ok(guest(kind, nameservers=["9.9.9.9"])))["actions"] == ["configured"]
+    assert both.server.faults.file_lock == 0
+
+
+def _impatient(course: _Course, conflict: Conflict, pauses: dict[str, int]) -> None:
+    assert conflict.reason == "lock"
+
+
+def test_a_long_clone_leaves_the_time_to_wait_for_a_lock(both: Site) -> None:
+    both.server.faults.slow(1.5, ["qmclone"])
+    seen = threading.Event()
+
+    def lock() -> None:
+        while "one" not in both.names():
+            time.sleep(0.01)
+        both.server.faults.file_lock = 1
+        seen.set()
+
+    somebody = threading.Thread(target=lock)
+    somebody.start()
+    result = both.run(guest("vm"), deadlines={"lock": 1})
+    somebody.join()
+    assert seen.is_set()
+    assert not result.get("failed"), result["msg"]

@@ -10,6 +10,7 @@ from urllib.parse import unquote
 import pytest
 
 import lab.testing
+from lab.drivers.base import Guest
 
 from .conftest import KEY, Site, comparable, machine, outcome
 
@@ -186,3 +187,16 @@ def test_one_failing_clone_does_not_stop_the_others(site: Site) -> None:
     assert len(site.names()) == 1
     assert site.ok(*guests)["changed"] is True
     assert site.names() == ["db-1", "db-2"]
+
+
+def test_a_guest_that_has_the_name_of_a_template_is_not_cloned(site: Site) -> None:
+    site.server.cluster.remove(site.server.cluster.guests[9002])
+    site.server.cluster.add(
+        Guest(500, "pve2", "qemu", {"name": "debian-12-cloud", "scsi0": "local-lvm:vm-500-disk-0,size=2G"})
+    )
+    site.ok(
+        *[machine(f"db-{n}", networks=[{"bridge": "vmbr0", "address": f"10.0.0.{n}/24"}]) for n in (1, 2)]
+    )
+    asked = [entry.path for entry in site.server.requests if entry.path.endswith("/clone")]
+    assert len(asked) == 2
+    assert all("/9001/" in path for path in asked)

@@ -232,6 +232,62 @@ def test_companions_serve_guests_of_living_nodes(three: Site) -> None:
     assert three.module(proxmox_template, templates=[image])["changed"] is False
 
 
+@kinds
+def test_tags_that_keep_their_capitals_are_the_same(three: Site, kind: str) -> None:
+    """Where the datacenter tells them apart, or somebody wrote the file."""
+    three.ok(guest(kind, "three", node="pve3", tags=["luxima"], **nic(13)))
+    three.store("three", {"tags": "Luxima"})
+    three.server.kill("pve3", silent=400)
+    message = three.fails(guest(kind, "three", node="pve1", tags=["Luxima"], **nic(13)))
+    assert "nothing is made or destroyed under this name" in message
+    assert three.names() == ["three"]
+    three.server.revive("pve3")
+    three.ok(guest(kind, "three", tags=["Luxima"], state="absent"))
+    assert three.names() == []
+
+
+@kinds
+def test_a_name_that_was_told_before_a_node_died_may_be_old(three: Site, kind: str) -> None:
+    three.ok(guest(kind, "old", node="pve3", **nic(13)))
+    three.server.broadcast()
+    three.ok(guest(kind, "new", node="pve3", vmid=three.server.guest("old").vmid, **nic(13)))
+    three.server.kill("pve3")
+    assert "there may be it: nothing is made" in three.fails(guest(kind, "new", **nic(13)))
+    assert three.names() == ["new"]
+
+
+@pytest.mark.parametrize("status", [595, 596])
+def test_a_node_that_has_no_guests_and_fell_silent_keeps_nothing_from_being_made(
+    three: Site, status: int
+) -> None:
+    """It is called online as long as nobody has noticed."""
+    three.server.cluster.remove(three.server.cluster.guests[9002])
+    three.server.faults.fail("GET", r"nodes/pve2/", status, "No route to host", times=1000)
+    there = [guest("vm", "one", **nic(1)), record("three", **nic(3))]
+    three.ok(*there)
+    message = three.fails(*there, record("two", node="pve2", **nic(2)))
+    assert "1 of 3 guests failed" in message
+    assert "pve2 does not answer" in message
+    assert three.names() == ["one", "three"]
+
+
+@pytest.mark.parametrize("silent", [0, 400], ids=["names still told", "names forgotten"])
+def test_access_is_withdrawn_where_nodes_live(three: Site, silent: int) -> None:
+    three.ok(*environment("lxc"))
+    rules = [{"comment": "log in", "proto": "tcp", "ports": ["22"]}]
+    records = [{"name": name, "rules": rules} for name in ("one", "three")]
+    assert three.module(proxmox_firewall, guests=records)["changed"]
+    three.server.broadcast()
+    three.server.kill("pve3", silent=silent)
+    withdrawn = [{**entry, "rules": []} for entry in records]
+    result = three.module(proxmox_firewall, guests=withdrawn, datacenter_enabled=True)
+    assert result["failed"]
+    assert result["guests"]["one"]["actions"] == ["rules removed"]
+    assert "pve3 does not answer" in result["msg"]
+    assert "left alone, because something before it failed" in result["msg"]
+    assert three.api("GET", f"{three.place('one')}/firewall/rules") == []
+
+
 # -- guests that move
 
 

@@ -288,3 +288,23 @@ def test_privilege_is_missed_before_anything_is_touched(site: Site, snapshot: An
     )
     assert "lacks VM.Snapshot" in result["msg"]
     assert site.server.count("POST", "/snapshot") == 0
+
+
+def test_a_rollback_of_former_days_is_not_that_of_this_run(site: Site, snapshot: Any) -> None:
+    """The guest moves while it is asked for, to a node whose list of tasks tells of another one."""
+    snapshot("web-1", name="before")
+    first = site.server.guest("web-1").node
+    second = {"pve1": "pve2", "pve2": "pve1"}[first]
+    snapshot("web-1", name="before", state="rollback")
+    site.server.move("web-1", second)
+
+    def rollbacks() -> int:
+        return sum(task.fields["type"] == "vzrollback" for task in site.server.cluster.tasks.all())
+
+    before, asked = rollbacks(), len(site.server.requests)
+    snapshot("web-1", name="before", state="rollback", check=True)
+    site.server.faults.after(len(site.server.requests) - asked, lambda: site.server.move("web-1", first))
+    result = snapshot("web-1", name="before", state="rollback")
+    assert not result.get("failed"), result["msg"]
+    assert result["changed"]
+    assert rollbacks() == before + 1

@@ -139,6 +139,33 @@ def test_machines_of_others_are_left_alone(site: Any, template: Any, image: Any)
     assert "151 has this name and is a container" in template({**record, "name": "debian-13-cloud"})["msg"]
 
 
+def test_one_on_a_shared_storage_is_not_made_again_elsewhere(site: Any, template: Any, image: Any) -> None:
+    """The node that has it is down, and the first that is left would be another one."""
+    site.server.cluster.storages["local-lvm"].shared = True
+    assert not template(image, MACHINE).get("failed")
+    assert set(machines(site)["debian-12-cloud"]) == {"pve1"}
+    for silent in (0, 400):
+        site.server.broadcast()
+        site.server.kill("pve1", silent=silent)
+        assert "100 is it, or may be it" in template(MACHINE)["msg"]
+        assert set(machines(site)["debian-12-cloud"]) == {"pve1"}
+        site.server.revive("pve1")
+    site.server.move("debian-12-cloud", "pve2")
+    assert template(MACHINE)["changed"] is False
+
+
+def test_a_template_that_was_not_made_here_is_not_removed_by_its_name(site: Any, template: Any) -> None:
+    site.api("POST", "nodes/pve1/qemu", vmid=150, name="debian-12-cloud")
+    site.server.cluster.tasks.wait_idle(5)
+    site.api("POST", "nodes/pve1/qemu/150/template")
+    site.server.cluster.tasks.wait_idle(5)
+    gone = {"name": "debian-12-cloud", "kind": "vm", "state": "absent", "nodes": ["pve1"]}
+    assert "150 has this name and was not made here" in template(gone)["msg"]
+    assert 150 in site.server.cluster.guests
+    assert template({**gone, "vmid": 150})["changed"]
+    assert 150 not in site.server.cluster.guests
+
+
 CONTAINER = {"ostemplate": "local:vztmpl/debian-12-standard_12.12-1_amd64.tar.zst", "rootfs": "local-lvm:4"}
 
 

@@ -175,3 +175,31 @@ def test_right_to_make_one_is_missed_before(site: Site, version: Any) -> None:
     for text in ("VM.Snapshot", "VM.Clone", "VM.Allocate", "Datastore.AllocateSpace on /storage/local-lvm"):
         assert text in result["msg"]
     assert site.server.count("POST", "/snapshot") == 0
+
+
+def test_an_id_that_was_given_away_again_brings_no_versions_with_it(site: Site, version: Any) -> None:
+    """Those of web-1 are none of web, although their names begin alike."""
+    version("web-1", version="1.4.0")
+    older(site, "web-1-1.4.0", 30)
+    vmid = site.server.guest("web-1").vmid
+    site.ok(record("web-1", state="absent", protection=False))
+    nic = {"networks": [{"bridge": "vmbr0", "address": "10.0.0.99/24"}]}
+    site.ok(record("web", vmid=vmid, **nic))
+    result = version("web", version="1.5.0", keep=0, max_age_days=1)
+    assert result["guests"]["web"]["after"] == {"versions": ["1.5.0"]}
+    assert templates(site) == ["web-1-1.4.0", "web-1.5.0"]
+
+
+def test_a_guest_that_moves_while_it_is_asked_for_is_followed(site: Site, version: Any) -> None:
+    for number in range(1, 40):
+        there = len(site.server.requests)
+        site.server.move("web-1", {"pve1": "pve2", "pve2": "pve1"}[site.server.guest("web-1").node])
+        version("web-1", version=f"1.{number}", check=True)
+        asked = len(site.server.requests) - there
+        if number > asked:
+            return
+        target = {"pve1": "pve2", "pve2": "pve1"}[site.server.guest("web-1").node]
+        site.server.faults.after(number, lambda target=target: site.server.move("web-1", target))
+        result = version("web-1", version=f"1.{number}", check=True)
+        assert not result.get("failed"), f"moved after request {number}: {result['msg']}"
+    raise AssertionError("the run has more requests than this test knows")
