@@ -293,6 +293,9 @@ class ActionModule(ActionBase):
         old = have.get("manifest")
         if not record.data:
             return
+        hidden = kept.hidden(record.data, record.secret_environment)
+        if hidden:
+            raise RecordError(f"{hidden}. Nothing was touched.")
         if not old:
             self._protection().first(record.name, record.data)
             return

@@ -7,9 +7,10 @@ A release is seen as its directories and the texts of some of its files, by thei
 
 from __future__ import annotations
 
+import configparser
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,11 +40,11 @@ def unit_path(name: str) -> str:
 
 
 def broken(name: str, data: Mapping[str, Any], before: Release, after: Release, today: str) -> list[str]:
-    """One sentence for each fixed value that differs; `today` as 2030-01-31. What was not there before is not broken."""
+    """One sentence for each fixed value that differs; `today` as 2030-01-31. A file that was not there before is not broken."""
     found = []
     for one in data.get("fixed", []):
         old, new = (_value(name, one, release) for release in (before, after))
-        if old is None or _plain(old) == _plain(new):
+        if old is None or _plain(old) == _plain("" if new is None else new):
             continue
         words = _grown(old, new, one["grows"], today) if one.get("grows") else f"{_text(old)} -> {_text(new)}"
         if words:
@@ -62,21 +63,44 @@ def _sentence(one: Mapping[str, Any], words: str) -> str:
 
 
 def _value(name: str, one: Mapping[str, Any], release: Release) -> Any:
-    """What stands there; None when the file is not there, or nothing in its place."""
+    """What stands there, empty when nothing does, for then the server's own choice holds; None when the file is not there."""
     if "unit" in one:
         text = release.texts.get(unit_path(name))
-        # Without such a line the server's own choice holds, which is a value too.
         return None if text is None else re.findall(one["unit"], text, re.MULTILINE)
     text = release.texts.get(f"etc/{one['file']}")
     if text is None:
         return None
+    if str(one["file"]).endswith(".ini"):
+        return _of_ini(text, str(one["key"]))
     try:
         found = yaml.safe_load(text)
     except yaml.YAMLError:
         return None
+    if not isinstance(found, Mapping):
+        return None
     for part in str(one["key"]).split("."):
         found = found.get(part) if isinstance(found, Mapping) else None
-    return found
+    return "" if found is None else found
+
+
+def _of_ini(text: str, key: str) -> str | None:
+    section, _, option = key.rpartition(".")
+    found = configparser.RawConfigParser(strict=False, delimiters=("=",), empty_lines_in_values=False)
+    try:
+        # What stands above the first section is in none.
+        found.read_string(f"[ ]\n{text}")
+    except configparser.Error:
+        return None
+    return found.get(section, option, fallback="")
+
+
+def hidden(data: Mapping[str, Any], secret_environment: Iterable[str]) -> str:
+    """Why a secret variable of the environment must be an open one: it decides where data is. Empty when there is none."""
+    for one in data.get("fixed", []):
+        for name in secret_environment if "unit" in one else ():
+            if re.search(one["unit"], f"Environment={name}=x", re.MULTILINE):
+                return f"{one['variable']}: {name} decides where data is, which is compared before a change, so it cannot be a secret; write it there in clear text"
+    return ""
 
 
 def _grown(old: Any, new: Any, by: str, today: str) -> str:
@@ -101,5 +125,5 @@ def _plain(value: Any) -> str:
 
 
 def _text(value: Any) -> str:
-    text = value if isinstance(value, str) else _plain(value)
+    text = (value or "nothing") if isinstance(value, str) else _plain(value)
     return text if len(text) <= _SHOWN else text[:_SHOWN] + " ..."

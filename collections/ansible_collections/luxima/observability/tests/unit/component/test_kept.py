@@ -12,6 +12,7 @@ import yaml
 from ansible_collections.luxima.observability.plugins.module_utils._component.kept import (
     Release,
     broken,
+    hidden,
     paths,
 )
 from ansible_collections.luxima.observability.plugins.module_utils._component.record import RecordError, parse
@@ -101,6 +102,57 @@ def test_a_day_is_the_same_with_and_without_quotes() -> None:
             "tempo_multitenancy_enabled",
         ),
         (
+            "tempo",
+            "etc/tempo.yml",
+            {"storage": {"trace": {"s3": {"bucket": "a"}}}},
+            {"storage": {"trace": {"s3": {"bucket": "a", "prefix": "new"}}}},
+            "tempo_config",
+        ),
+        (
+            "tempo",
+            "etc/tempo.yml",
+            {"storage": {"trace": {"wal": {"path": "/var/lib/tempo/wal"}}}},
+            {"storage": {"trace": {"wal": {"path": "/var/lib/tempo/other"}}}},
+            "tempo_config",
+        ),
+        ("loki", "etc/loki.yml", {"common": {}}, {"storage_config": {"object_prefix": "x/"}}, "loki_config"),
+        (
+            "loki",
+            "etc/loki.yml",
+            {"common": {"storage": {"s3": {"bucketnames": "a"}}}},
+            {"common": {"storage": {"s3": {"bucketnames": "a"}}}, "storage_config": {"aws": {"bucketnames": "b"}}},
+            "loki_config",
+        ),
+        (
+            "loki",
+            "etc/loki.yml",
+            {"ingester": {"wal": {"dir": "/var/lib/loki/wal"}}},
+            {"ingester": {"wal": {"dir": "/var/lib/loki/other"}}},
+            "loki_config",
+        ),
+        (
+            "grafana",
+            "etc/grafana.ini",
+            "app_mode = x\n[paths]\ndata = /var/lib/grafana\n[auth.anonymous]\nenabled = false\n",
+            "app_mode = x\n[paths]\ndata = /var/lib/grafana/new\n[auth.anonymous]\nenabled = true\n",
+            "grafana_config",
+        ),
+        ("grafana", "etc/grafana.ini", "[database]\n", "[database]\npath = other.db\n", "grafana_config"),
+        (
+            "grafana",
+            "unit/grafana.service",
+            "[Service]\n",
+            "[Service]\nEnvironment=GF_PATHS_DATA=/var/lib/grafana/new\n",
+            "grafana_environment",
+        ),
+        (
+            "minio",
+            "unit/minio.service",
+            "[Service]\n",
+            "[Service]\nEnvironment=MINIO_CONFIG_ENV_FILE=/var/lib/minio/env\n",
+            "minio_environment",
+        ),
+        (
             "minio",
             "unit/minio.service",
             "[Service]\nEnvironment=HOME=/var/lib/minio\n",
@@ -118,6 +170,13 @@ def test_what_stored_data_depends_on_is_named_by_its_variable(
     assert told(role, path, before, before) == []
     # A release that did not have the file says nothing.
     assert told(role, path, None, after) == []
+
+
+@pytest.mark.parametrize(("role", "name"), [("minio", "MINIO_VOLUMES"), ("grafana", "GF_PATHS_DATA")])
+def test_what_decides_where_data_is_cannot_hide_among_secrets(role: str, name: str) -> None:
+    told = hidden(data_of(role), ["MINIO_ROOT_PASSWORD", "GF_DATABASE_PASSWORD", name])
+    assert told.startswith(f"{role}_environment: {name} ")
+    assert hidden(data_of(role), ["MINIO_ROOT_PASSWORD", "GF_DATABASE_PASSWORD"]) == ""
 
 
 @pytest.mark.parametrize("role", ["minio", "loki", "tempo", "prometheus", "grafana"])
