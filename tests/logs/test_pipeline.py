@@ -37,6 +37,13 @@ LINES = {
         said("undeclared", service="auth-api", tenant_id="tenant_001", log_class="audit", environment="production"),
         'quoted password="abc123 def" user=7',
         "not a record at all",
+        said("within", text="user=7 password=abc123", more='login password="abc123 def" of 7'),
+        said("after a line feed", text="a\npassword=abc123"),
+        said("as headers are written", headers={"Authorization": ["Bearer abc123", "abc123"]}, token={"id": "abc123"}),
+        said("three deep", payload=json.dumps({"inner": json.dumps({"token": "abc123"}), "secret": [123, "abc123"]})),
+        "(password=abc123) [db.password=abc123] --token=abc123 secret = abc123",
+        "{'password': 'abc123', 'x': 1} postgres://user:abc123@db/shop",
+        'cut off {"secret":"abc123',
     ],
     # Entries of several lines.
     "java.log": [

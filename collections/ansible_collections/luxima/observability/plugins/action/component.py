@@ -306,7 +306,8 @@ class ActionModule(ActionBase):
             return
         before = kept.Release(self._texts(record.name, paths), former)
         texts = {path: files[path].data.decode() if path in files else None for path in paths}
-        self._protection().change(record.name, record.data, before, kept.Release(texts, directories))
+        after = kept.Release(texts, directories, sorted(record.secret_environment))
+        self._protection().change(record.name, record.data, before, after)
 
     def _protect_way_back(self, name: str, have: Json) -> None:
         data = have["manifest"].get("data")

@@ -121,7 +121,9 @@ class Protection:
 
     def _periods(self, name: str, data: Json, release: kept.Release) -> Json:
         texts = [release.texts.get(f"etc/{path}") for path in data["files"]]
-        return rendered.periods(data["store"], texts, release.texts.get(kept.unit_path(name)) or "")
+        return rendered.periods(
+            data["store"], texts, release.texts.get(kept.unit_path(name)) or "", release.hidden
+        )
 
     def _shorter(self, name: str, data: Json, want: Json, have: Json | None) -> None:
         arguments: Json = {**NOBODY}

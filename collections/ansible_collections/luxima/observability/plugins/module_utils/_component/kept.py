@@ -27,6 +27,8 @@ class Release:
 
     texts: Mapping[str, str | None] = field(default_factory=dict)
     directories: Sequence[str] = ()
+    # Names of the secret variables of its environment.
+    hidden: Sequence[str] = ()
 
 
 def paths(name: str, data: Mapping[str, Any]) -> list[str]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -26,13 +26,16 @@ Texts = Sequence["str | None"]
 # What the servers take where nothing is said.
 PROMETHEUS_DEFAULT = "15d"
 TEMPO_DEFAULT = "336h"
+# Where the limits of tenants are, as the roles write it.
+LOKI_TENANTS = "/etc/loki/runtime.yml"
+TEMPO_TENANTS = "/etc/tempo/overrides.yml"
 _VARIABLE = re.compile(r"\$\{(\w+)(?::([^}]*))?\}")
 
 
-def periods(store: str, texts: Texts, unit: str) -> Json:
-    """What is kept how long. Raises ValueError for what cannot be read."""
+def periods(store: str, texts: Texts, unit: str, hidden: Collection[str] = ()) -> Json:
+    """What is kept how long. Raises ValueError for what cannot be read, such as a period in a secret variable (`hidden`)."""
     try:
-        return _READERS[store](texts, unit)
+        return _READERS[store](texts, {**_variables(unit), **{name: f"${{{name}}}" for name in hidden}}, unit)
     except (AttributeError, KeyError, TypeError, yaml.YAMLError) as error:
         raise ValueError(
             f"the files of {store} cannot be read for the periods in them: {' '.join(str(error).split())}"
@@ -78,7 +81,7 @@ def _flags(unit: str) -> dict[str, str]:
     return found
 
 
-def _prometheus(texts: Texts, unit: str) -> Json:
+def _prometheus(texts: Texts, variables: Mapping[str, str], unit: str) -> Json:
     """Of both places where a period can stand, the configuration decides."""
     tsdb = (_document(texts[0]).get("storage") or {}).get("tsdb") or {}
     said, flags = tsdb.get("retention") or {}, _flags(unit)
@@ -92,11 +95,10 @@ def _prometheus(texts: Texts, unit: str) -> Json:
     return {"prometheus": {"time": time, "size": size}}
 
 
-def _loki(texts: Texts, unit: str) -> Json:
-    variables = _variables(unit)
+def _loki(texts: Texts, variables: Mapping[str, str], unit: str) -> Json:
     config = _document(texts[0], variables)
     limits, compactor = config.get("limits_config") or {}, config.get("compactor") or {}
-    tenants = _document(texts[1] if len(texts) > 1 else None, variables).get("overrides") or {}
+    tenants = _tenants(texts, config.get("runtime_config") or {}, "file", LOKI_TENANTS)
     found = {
         "enabled": bool(compactor.get("retention_enabled")),
         "retention_period": str(limits.get("retention_period") or "0"),
@@ -108,10 +110,20 @@ def _loki(texts: Texts, unit: str) -> Json:
     return {"loki": found}
 
 
-def _tempo(texts: Texts, unit: str) -> Json:
-    variables = _variables(unit)
-    tenants = _document(texts[1] if len(texts) > 1 else None, variables).get("overrides") or {}
-    base = tempo_base(_document(texts[0], variables))
+def _tenants(texts: Texts, section: Mapping[str, Any], key: str, ours: str) -> Json:
+    """Limits by tenant, which are in force where the configuration names the file that has them. Servers expand nothing in it."""
+    named = section.get(key)
+    if named and named != ours:
+        raise ValueError(
+            f"limits of tenants, and with them periods, would be read from {named}, which is not {ours}; leave `{key}` out"
+        )
+    return _document(texts[1] if named and len(texts) > 1 else None).get("overrides") or {}
+
+
+def _tempo(texts: Texts, variables: Mapping[str, str], unit: str) -> Json:
+    config = _document(texts[0], variables)
+    tenants = _tenants(texts, config.get("overrides") or {}, "per_tenant_override_config", TEMPO_TENANTS)
+    base = tempo_base(config)
     durations.parse(base)
     return {
         "tempo": {"block_retention": base, "overrides": {str(name): own for name, own in tenants.items()}}
@@ -130,7 +142,7 @@ def tempo_base(config: Mapping[str, Any]) -> str:
     return str(next(iter(said), compaction.get("block_retention", TEMPO_DEFAULT)))
 
 
-def _tables(texts: Texts, unit: str) -> Json:
+def _tables(texts: Texts, variables: Mapping[str, str], unit: str) -> Json:
     job = (json.loads(texts[0] or "{}").get("jobs") or {}).get("tables") or {}
     kept = [{"table": one["table"], "period": durations.FOREVER_WORD} for one in job.get("keep", [])]
     return {
@@ -139,7 +151,7 @@ def _tables(texts: Texts, unit: str) -> Json:
     }
 
 
-def _copies(texts: Texts, unit: str) -> Json:
+def _copies(texts: Texts, variables: Mapping[str, str], unit: str) -> Json:
     jobs = json.loads(texts[0] or "{}").get("jobs") or {}
     return {"copies": {name: f"{job['keep_days']}d" for name, job in jobs.items()}}
 
@@ -180,7 +192,7 @@ def _shorter_copies(want: Json, have: Json, server: str) -> list[Shortening]:
     return shorten.copies(want, server, said)
 
 
-_READERS: dict[str, Callable[[Texts, str], Json]] = {
+_READERS: dict[str, Callable[[Texts, Mapping[str, str], str], Json]] = {
     "prometheus": _prometheus,
     "loki": _loki,
     "tempo": _tempo,

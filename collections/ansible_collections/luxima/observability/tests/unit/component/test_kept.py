@@ -120,7 +120,10 @@ def test_a_day_is_the_same_with_and_without_quotes() -> None:
             "loki",
             "etc/loki.yml",
             {"common": {"storage": {"s3": {"bucketnames": "a"}}}},
-            {"common": {"storage": {"s3": {"bucketnames": "a"}}}, "storage_config": {"aws": {"bucketnames": "b"}}},
+            {
+                "common": {"storage": {"s3": {"bucketnames": "a"}}},
+                "storage_config": {"aws": {"bucketnames": "b"}},
+            },
             "loki_config",
         ),
         (

@@ -15,6 +15,7 @@ UNIT = "[Service]\nExecStart=/usr/local/bin/x --config.file=/etc/x.yml{}\n{}"
 LOKI: dict[str, Any] = {
     "auth_enabled": False,
     "compactor": {"retention_enabled": True},
+    "runtime_config": {"file": "/etc/loki/runtime.yml"},
     "limits_config": {
         "retention_period": "1440h",
         "retention_stream": [
@@ -23,7 +24,10 @@ LOKI: dict[str, Any] = {
         ],
     },
 }
-TEMPO: dict[str, Any] = {"compactor": {"compaction": {"block_retention": "168h"}}}
+TEMPO: dict[str, Any] = {
+    "compactor": {"compaction": {"block_retention": "168h"}},
+    "overrides": {"per_tenant_override_config": "/etc/tempo/overrides.yml"},
+}
 
 
 def release(store: str, *documents: Any, flags: str = "", environment: str = "") -> dict[str, Any]:
@@ -108,6 +112,28 @@ def test_a_variable_of_the_unit_stands_for_its_value() -> None:
     ]
 
 
+def test_a_secret_variable_says_no_period() -> None:
+    config = {**TEMPO, "overrides": {**TEMPO["overrides"], "defaults": keeps("${KEEP:240h}")}}
+    unit = UNIT.format("", "Environment=KEEP=240h\n")
+    assert rendered.periods("tempo", [yaml.safe_dump(config), ""], unit)["tempo"]["block_retention"] == "240h"
+    with pytest.raises(ValueError, match="KEEP"):
+        rendered.periods("tempo", [yaml.safe_dump(config), ""], unit, ["KEEP"])
+
+
+def test_limits_of_tenants_are_in_force_from_the_file_that_is_named() -> None:
+    longer = {"fake": {"retention_period": "2400h"}}
+    unread = loki({"runtime_config": {"file": ""}}, longer)
+    assert shorter("loki", loki(tenants=longer), unread) == ["(no class): 100d -> 60d"]
+    own = {"shop": keeps("240h")}
+    unread = tempo({"overrides": {"per_tenant_override_config": None}}, own)
+    assert shorter("tempo", tempo(tenants=own), unread) == ["traces of shop: 10d -> 7d"]
+    for elsewhere in ("/var/lib/loki/runtime.yml", "/etc/loki/runtime.yml,/var/lib/loki/more.yml"):
+        with pytest.raises(ValueError, match="which is not /etc/loki/runtime.yml"):
+            loki({"runtime_config": {"file": elsewhere}})
+    with pytest.raises(ValueError, match="which is not /etc/tempo/overrides.yml"):
+        tempo({"overrides": {"per_tenant_override_config": "/var/lib/tempo/overrides.yml"}})
+
+
 def prometheus(retention: dict[str, Any] | None = None, flags: str = "") -> Any:
     config = {"storage": {"tsdb": {"retention": retention}}} if retention else {}
     return release("prometheus", config, flags=flags)
@@ -178,7 +204,7 @@ def test_jobs_of_hosts() -> None:
     ("store", "documents"),
     [
         ("loki", [{"limits_config": {"retention_period": "soon"}}, {}]),
-        ("loki", [{}, {"overrides": {"t": {"retention_stream": [{"selector": "web", "period": "1d"}]}}}]),
+        ("loki", [LOKI, {"overrides": {"t": {"retention_stream": [{"selector": "web", "period": "1d"}]}}}]),
         ("prometheus", [{"storage": {"tsdb": {"retention": {"time": "a month"}}}}]),
         ("tempo", [{"compactor": {"compaction": {"block_retention": "x"}}}, {}]),
         ("copies", [{"jobs": {"minio": {}}}]),
