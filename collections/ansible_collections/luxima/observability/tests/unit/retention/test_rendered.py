@@ -128,9 +128,9 @@ def test_limits_of_tenants_are_in_force_from_the_file_that_is_named() -> None:
     unread = tempo({"overrides": {"per_tenant_override_config": None}}, own)
     assert shorter("tempo", tempo(tenants=own), unread) == ["traces of shop: 10d -> 7d"]
     for elsewhere in ("/var/lib/loki/runtime.yml", "/etc/loki/runtime.yml,/var/lib/loki/more.yml"):
-        with pytest.raises(ValueError, match="which is not /etc/loki/runtime.yml"):
+        with pytest.raises(ValueError, match=r"which is not /etc/loki/runtime\.yml"):
             loki({"runtime_config": {"file": elsewhere}})
-    with pytest.raises(ValueError, match="which is not /etc/tempo/overrides.yml"):
+    with pytest.raises(ValueError, match=r"which is not /etc/tempo/overrides\.yml"):
         tempo({"overrides": {"per_tenant_override_config": "/var/lib/tempo/overrides.yml"}})
 
 
