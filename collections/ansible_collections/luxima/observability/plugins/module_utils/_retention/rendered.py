@@ -74,6 +74,11 @@ def _flags(unit: str) -> dict[str, str]:
     """`--name=value` and `--name value` of the command; the last one of a name."""
     found: dict[str, str] = {}
     words = _words(unit, "ExecStart")
+    file = next((word for word in words if word.startswith("@")), "")
+    if file:
+        raise ValueError(
+            f"{file} among the arguments stands for those in a file, which cannot be read for periods; write them out"
+        )
     for word, following in zip(words, [*words[1:], ""]):
         if word.startswith("--"):
             name, separator, value = word.partition("=")

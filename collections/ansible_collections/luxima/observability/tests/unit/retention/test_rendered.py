@@ -158,6 +158,11 @@ def test_prometheus(before: tuple[Any, ...], after: tuple[Any, ...], words: list
     assert shorter("prometheus", prometheus(*before), prometheus(*after)) == words
 
 
+def test_arguments_in_a_file_say_no_period() -> None:
+    with pytest.raises(ValueError, match="@/var/lib/prometheus/arguments"):
+        prometheus({"time": "30d"}, " @/var/lib/prometheus/arguments")
+
+
 def tempo(patch: dict[str, Any] | None = None, tenants: dict[str, Any] | None = None) -> Any:
     return release("tempo", patched(TEMPO, patch or {}), {"overrides": tenants or {}})
 
