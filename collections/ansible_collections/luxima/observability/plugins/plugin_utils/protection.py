@@ -64,6 +64,27 @@ class Protection:
             return []
         return [{**connection, "buckets": [_bucket(one) for one in buckets]}]
 
+    def _storage_of(self, name: str) -> list[Json]:
+        """The same as far as this consumer knows it, where its bucket is on somebody else's server."""
+        storage = self.storage()
+        try:
+            url = str(self.value(f"{name}_s3_url", "") or "").rstrip("/")
+            if not url or any(str(one["url"]).rstrip("/") == url for one in storage):
+                return storage
+            bucket = {"name": self.value(f"{name}_bucket", name), "consumer": name}
+            return [
+                {
+                    "url": url,
+                    "region": self.value(f"{name}_s3_region", ""),
+                    "ca_file": self.value(f"{name}_s3_ca_file", ""),
+                    "username": self.value(f"{name}_s3_access_key", ""),
+                    "password": self.value(f"{name}_s3_secret_key", ""),
+                    "buckets": [_bucket(bucket)],
+                }
+            ]
+        except AnsibleError:
+            return storage
+
     # A component
 
     def purge(self, name: str) -> None:
@@ -83,7 +104,7 @@ class Protection:
             self._left(name, data, after)
         if store not in ("loki", "tempo"):
             return
-        stores = task.Stores({**NOBODY, "minio": self.storage()})
+        stores = task.Stores({**NOBODY, "minio": self._storage_of(name)})
         if task.holds_data(stores, store):
             self._refuse(
                 f"component {name} on {self.subject}: bucket {stores.bucket(store)} holds data, and no release on this host says how long it is kept; "
