@@ -212,6 +212,8 @@ def test_jobs_of_hosts() -> None:
         ("loki", [LOKI, {"overrides": {"t": {"retention_stream": [{"selector": "web", "period": "1d"}]}}}]),
         ("prometheus", [{"storage": {"tsdb": {"retention": {"time": "a month"}}}}]),
         ("tempo", [{"compactor": {"compaction": {"block_retention": "x"}}}, {}]),
+        ("tempo", [TEMPO, {"overrides": {"t": "x"}}]),
+        ("tempo", [TEMPO, {"overrides": {"t": {"compaction": {"block_retention": "soon"}}}}]),
         ("copies", [{"jobs": {"minio": {}}}]),
     ],
 )
