@@ -178,3 +178,44 @@ def test_every_store_is_protected(machine: Machine, way: str, change: dict[str, 
     told = machine.refused(way, change)
     assert words in told, told
     assert "Nothing was touched." in told
+
+
+def test_metrics_that_a_removal_left_are_protected(machine: Machine) -> None:
+    installed, aside = machine.folder / "opt/luxima/prometheus", machine.folder / "prometheus"
+    installed.rename(aside)
+    data = machine.folder / "data/prometheus"
+    try:
+        for number, day in enumerate((0, 12)):
+            (data / f"block{number}").mkdir()
+            times = {"minTime": day * 86_400_000, "maxTime": (day + 1) * 86_400_000}
+            (data / f"block{number}/meta.json").write_text(json.dumps(times))
+        way = f"{DEPLOY} --limit stg-obs1 --tags prometheus"
+        shorter = {"platform_retention_overrides": {"metrics": {"period": "10d"}}}
+        told = machine.refused(way, shorter)
+        assert "metrics in /var/lib/prometheus: 13d -> 10d" in told
+        assert "Nothing was touched." in told
+        assert (
+            "metrics in"
+            not in machine.playbook(*way.split(), "-i", INVENTORY, "--check", "-e", json.dumps(VARIABLES))[1]
+        )
+    finally:
+        aside.rename(installed)
+
+
+@pytest.mark.parametrize(
+    ("way", "change", "words"),
+    [
+        (f"{DEPLOY} {LIMITED} --tags tempo", {"tempo_config": {"storage": {"trace": {"s3": {"prefix": "new"}}}}}, "tempo_config: storage.trace.s3.prefix in tempo.yml: nothing -> new"),
+        (f"{DEPLOY} {LIMITED} --tags loki", {"loki_config": {"storage_config": {"aws": {"bucketnames": "new"}}}}, "loki_config: storage_config.aws.bucketnames in loki.yml: nothing -> new"),
+        (f"{DEPLOY} {LIMITED} --tags minio", {"minio_secret_environment": {"MINIO_VOLUMES": "/srv/new"}}, "minio_environment: MINIO_VOLUMES decides where data is"),
+        (f"{DEPLOY} {LIMITED} --tags minio", {"minio_environment": {"MINIO_CONFIG_ENV_FILE": "/srv/new"}}, "minio_environment: the unit: "),
+        (f"{DEPLOY} {LIMITED} --tags loki", {"loki_config": {"runtime_config": {"file": "/var/lib/loki/runtime.yml"}}}, "which is not /etc/loki/runtime.yml"),
+    ],
+    ids=["prefix", "outranked bucket", "secret volumes", "file of variables", "limits of tenants"],
+)  # fmt: skip
+def test_no_way_round_what_says_where_data_is(
+    machine: Machine, way: str, change: dict[str, Any], words: str
+) -> None:
+    told = machine.refused(way, {**change, "platform_protected": False})
+    assert words in told, told
+    assert "Nothing was touched." in told

@@ -8,8 +8,14 @@ import json
 import os
 import subprocess
 import sys
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+
+import pytest
+from ansible.errors import AnsibleActionFail
+from ansible_collections.luxima.observability.plugins.module_utils._component.kept import Release
+from ansible_collections.luxima.observability.plugins.plugin_utils.protection import Protection
 
 from .conftest import ROOT, Platform
 
@@ -75,3 +81,24 @@ def test_a_lifecycle_becomes_shorter_only_when_that_is_confirmed(platform: Platf
     code, output = told(platform, rule(5, 5), platform_protected=False)
     assert code == 0, output
     assert days(platform) == [(5, 5)]
+
+
+def test_a_first_installation_on_a_bucket_of_somebody_elses_server(platform: Platform) -> None:
+    variables = {
+        "platform_protected": True,
+        "platform_environment": "shop",
+        "loki_s3_url": f"{platform.storage['url']}/",
+        "loki_s3_access_key": platform.storage["username"],
+        "loki_s3_secret_key": platform.storage["password"],
+        "loki_bucket": "elsewhere",
+    }
+    protection = Protection("obs1", variables, lambda value: value, check=False)
+    platform.minio.make_bucket("elsewhere")
+    protection.first("loki", {"store": "loki"}, Release())
+    platform.minio.put_object("elsewhere", "index/1", BytesIO(b"x"), 1)
+    with pytest.raises(AnsibleActionFail, match="bucket elsewhere holds data"):
+        protection.first("loki", {"store": "loki"}, Release())
+    protection = Protection(
+        "obs1", {**variables, "platform_protected": False}, lambda value: value, check=False
+    )
+    protection.first("loki", {"store": "loki"}, Release())

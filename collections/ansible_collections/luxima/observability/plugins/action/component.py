@@ -296,17 +296,17 @@ class ActionModule(ActionBase):
         hidden = kept.hidden(record.data, record.secret_environment)
         if hidden:
             raise RecordError(f"{hidden}. Nothing was touched.")
-        if not old:
-            self._protection().first(record.name, record.data)
-            return
         paths = kept.paths(record.name, record.data)
         directories = [entry.path for entry in record.directories]
+        texts = {path: files[path].data.decode() if path in files else None for path in paths}
+        after = kept.Release(texts, directories, sorted(record.secret_environment))
+        if not old:
+            self._protection().first(record.name, record.data, after)
+            return
         former = [entry["path"] for entry in old["directories"]]
         if not plan.files.keys() & set(paths) and directories == former:
             return
         before = kept.Release(self._texts(record.name, paths), former)
-        texts = {path: files[path].data.decode() if path in files else None for path in paths}
-        after = kept.Release(texts, directories, sorted(record.secret_environment))
         self._protection().change(record.name, record.data, before, after)
 
     def _protect_way_back(self, name: str, have: Json) -> None:
@@ -336,6 +336,8 @@ class ActionModule(ActionBase):
         return found
 
     def _said(self, words: list[str]) -> str:
+        if not self._answer["exists"]:
+            return ""
         done = self._low_level_execute_command(shlex.join(words))
         return str(done["stdout"]) if done["rc"] == 0 else ""
 

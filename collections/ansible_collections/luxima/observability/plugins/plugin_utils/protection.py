@@ -64,6 +64,27 @@ class Protection:
             return []
         return [{**connection, "buckets": [_bucket(one) for one in buckets]}]
 
+    def _storage_of(self, name: str) -> list[Json]:
+        """The same as far as this consumer knows it, where its bucket is on somebody else's server."""
+        storage = self.storage()
+        try:
+            url = str(self.value(f"{name}_s3_url", "") or "").rstrip("/")
+            if not url or any(str(one["url"]).rstrip("/") == url for one in storage):
+                return storage
+            bucket = {"name": self.value(f"{name}_bucket", name), "consumer": name}
+            return [
+                {
+                    "url": url,
+                    "region": self.value(f"{name}_s3_region", ""),
+                    "ca_file": self.value(f"{name}_s3_ca_file", ""),
+                    "username": self.value(f"{name}_s3_access_key", ""),
+                    "password": self.value(f"{name}_s3_secret_key", ""),
+                    "buckets": [_bucket(bucket)],
+                }
+            ]
+        except AnsibleError:
+            return storage
+
     # A component
 
     def purge(self, name: str) -> None:
@@ -74,17 +95,36 @@ class Protection:
                 "to remove data all the same, add: -e platform_protected=false"
             )
 
-    def first(self, name: str, data: Json) -> None:
-        """Refuses to begin on a bucket that somebody filled: nobody here knows how long that was to be kept."""
+    def first(self, name: str, data: Json, after: kept.Release) -> None:
+        """Refuses to begin on data that somebody left, where it would be deleted or nobody knows how long it was to be kept."""
         store = data.get("store", "")
-        if store not in ("loki", "tempo") or not self.protected or self.confirmed:
+        if not self.protected or self.confirmed:
             return
-        stores = task.Stores({**NOBODY, "minio": self.storage()})
+        if store == "prometheus":
+            self._left(name, data, after)
+        if store not in ("loki", "tempo"):
+            return
+        stores = task.Stores({**NOBODY, "minio": self._storage_of(name)})
         if task.holds_data(stores, store):
             self._refuse(
                 f"component {name} on {self.subject}: bucket {stores.bucket(store)} holds data, and no release on this host says how long it is kept; "
                 f"what would be deployed may delete it earlier.\n{self._way_out()}"
             )
+
+    def _left(self, name: str, data: Json, after: kept.Release) -> None:
+        """The same of blocks of metrics that a removal left, for example."""
+        try:
+            time = self._periods(name, data, after)["prometheus"]["time"]
+        except ValueError as error:
+            raise AnsibleActionFail(
+                f"component {name} on {self.subject}: {error}. Nothing was touched."
+            ) from None
+        found = []
+        for directory in after.directories:
+            script = 'for one in "$1"/*/meta.json; do test ! -f "$one" || cat "$one"; done'
+            metas = _documents(self.command(["sh", "-c", script, "sh", directory]))
+            found += shorten.blocks(directory, metas, time, self.subject)
+        self.refuse_shorter(f"component {name} on {self.subject}", found, {})
 
     def change(self, name: str, data: Json, before: kept.Release, after: kept.Release) -> None:
         """Refuses what would make stored data unreadable and, in a protected environment, what would delete it earlier."""
@@ -108,7 +148,9 @@ class Protection:
         try:
             want = self._periods(name, data, after)
         except ValueError as error:
-            raise AnsibleActionFail(f"component {name} on {self.subject}: {error}") from None
+            raise AnsibleActionFail(
+                f"component {name} on {self.subject}: {error}. Nothing was touched."
+            ) from None
         try:
             have = self._periods(name, data, before)
         except ValueError:
@@ -204,6 +246,21 @@ class Protection:
         if not self.check:
             raise AnsibleActionFail(f"{words}\nNothing was touched.")
         Display().warning(f"the run itself will be refused: {words}")
+
+
+def _documents(text: str) -> list[Json]:
+    """Blocks as they describe themselves, one document after the other; what is none ends it."""
+    found: list[Json] = []
+    decoder, rest = json.JSONDecoder(), text.lstrip()
+    while rest:
+        try:
+            one, end = decoder.raw_decode(rest)
+        except ValueError:
+            break
+        if isinstance(one, dict) and {"minTime", "maxTime"} <= one.keys():
+            found.append(one)
+        rest = rest[end:].lstrip()
+    return found
 
 
 def _bucket(one: Mapping[str, Any]) -> Json:

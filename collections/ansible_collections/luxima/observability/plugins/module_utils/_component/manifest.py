@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import difflib
 import json
+from base64 import b64encode
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -111,9 +112,11 @@ def _holds(path: str, data: bytes, secrets: Collection[str], forms: Collection[b
 
 
 def _forms(secret: str) -> set[bytes]:
-    """How a secret looks in a file: as it is, in JSON, in a URL."""
+    """How a secret looks in a file: as it is, in JSON, in a URL, in base64."""
     escaped = (json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1])
-    return {form.encode() for form in (secret, *escaped, quote(secret, ""))}
+    return {
+        form.encode() for form in (secret, *escaped, quote(secret, ""), b64encode(secret.encode()).decode())
+    }
 
 
 def _scalars(data: bytes) -> list[str]:

@@ -18,6 +18,7 @@ import yaml
 
 from . import durations, shorten
 from .policy import LOKI_SINGLE_TENANT
+from .readback import block_retention
 from .shorten import Shortening
 
 Json = dict[str, Any]
@@ -74,6 +75,11 @@ def _flags(unit: str) -> dict[str, str]:
     """`--name=value` and `--name value` of the command; the last one of a name."""
     found: dict[str, str] = {}
     words = _words(unit, "ExecStart")
+    file = next((word for word in words if word.startswith("@")), "")
+    if file:
+        raise ValueError(
+            f"{file} among the arguments stands for those in a file, which cannot be read for periods; write them out"
+        )
     for word, following in zip(words, [*words[1:], ""]):
         if word.startswith("--"):
             name, separator, value = word.partition("=")
@@ -124,7 +130,8 @@ def _tempo(texts: Texts, variables: Mapping[str, str], unit: str) -> Json:
     config = _document(texts[0], variables)
     tenants = _tenants(texts, config.get("overrides") or {}, "per_tenant_override_config", TEMPO_TENANTS)
     base = tempo_base(config)
-    durations.parse(base)
+    for period in (base, *filter(None, map(block_retention, tenants.values()))):
+        durations.parse(period)
     return {
         "tempo": {"block_retention": base, "overrides": {str(name): own for name, own in tenants.items()}}
     }

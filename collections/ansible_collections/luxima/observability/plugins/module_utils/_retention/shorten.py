@@ -177,9 +177,9 @@ def lifecycle(url: str, bucket: Mapping[str, Any], rules: Rules | None) -> list[
     for rule in from_arguments(bucket.get("lifecycle") or [], name) if rules is not None else ():
         before = have.get(rule.prefix)
         kept = before.noncurrent_days if before else None
-        if kept and rule.noncurrent_days and rule.noncurrent_days < kept:
+        if before and rule.noncurrent_days and (kept is None or rule.noncurrent_days < kept):
             what = f"{consumer}: {rule.id}, replaced versions"
-            ends = kept * durations.DAY, rule.noncurrent_days * durations.DAY
+            ends = kept * durations.DAY if kept else None, rule.noncurrent_days * durations.DAY
             found.append(Shortening("minio", url, what, *ends, rule.prefix, bucket=name, versions=True))
         if rule.days and (before is None or before.days is None or rule.days < before.days):
             old = before.days * durations.DAY if before and before.days else None
@@ -188,6 +188,17 @@ def lifecycle(url: str, bucket: Mapping[str, Any], rules: Rules | None) -> list[
                 Shortening("minio", url, f"{consumer}: {rule.id}", old, new, rule.prefix, bucket=name)
             )
     return found
+
+
+def blocks(directory: str, metas: Sequence[Mapping[str, Any]], time: str, server: str) -> list[Shortening]:
+    """What a Prometheus with this period deletes of the blocks that lie there, by what they say of themselves (milliseconds)."""
+    ends = [int(one["maxTime"]) // 1000 for one in metas]
+    new = durations.parse(time) if time else None
+    # As Prometheus counts: from the end of the newest one.
+    old = max(ends) - min(int(one["minTime"]) // 1000 for one in metas) if metas else 0
+    if new is None or not metas or max(ends) - min(ends) < new:
+        return []
+    return [Shortening("prometheus", server, f"metrics in {directory}", old, new)]
 
 
 def tables(plan: Mapping[str, Any], server: str, report: Mapping[str, Any] | None) -> list[Shortening]:

@@ -271,7 +271,8 @@ def priced(stores: Stores, one: shorten.Shortening) -> Iterator[dict[str, str]]:
         yield shorten.described(one, f"unknown ({error})")
         return
     # A rule where none was, on a bucket without old objects, takes nothing: so does a first run.
-    if one.old is not None or one.store not in ("minio", "postgresql") or any(amount.values()):
+    first = one.old is None and one.store in ("minio", "postgresql") and not one.versions
+    if not first or any(amount.values()):
         yield shorten.described(one, measure.words(amount) if amount else "not counted")
 
 

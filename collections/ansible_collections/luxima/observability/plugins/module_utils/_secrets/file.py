@@ -52,7 +52,10 @@ class SecretsFile:
     """Read once, written whole or not at all; the former file stays beside."""
 
     def __init__(self, path: Path, identities: Identities) -> None:
-        self.path = path.resolve() if path.is_symlink() else path
+        try:
+            self.path = path.resolve() if path.is_symlink() else path
+        except (OSError, RuntimeError) as error:
+            raise FileError(f"{path} cannot be read: {error}") from None
         self.identities = identities
         self.text, self.whole = "", ""
         try:
@@ -127,8 +130,11 @@ class SecretsFile:
 
 
 def label_of(text: str) -> str:
-    """The vault identity in the first line of a ciphertext; `default` when it names none."""
-    return str(parse_vaulttext_envelope(text.encode())[3])
+    """The vault identity in the first line of a ciphertext; `default` when it names none, or is spoilt."""
+    try:
+        return str(parse_vaulttext_envelope(text.encode())[3])
+    except AnsibleError:
+        return "default"
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -158,6 +158,10 @@ def check_value(name: str, option: dict[str, Any], value: Any, host: str, secret
     if option.get("type", "str") in ("str", "path") and isinstance(value, (Mapping, list)):
         kind = "mapping" if isinstance(value, Mapping) else "list"
         return [Fault(name, host, f"is a {kind}; write one text")]
+    # And a text, or a number, into a list or a mapping that the role never sees: it would go through its characters.
+    wanted = {"list": "a list", "dict": "a mapping"}.get(option.get("type", "str"), "")
+    if wanted and isinstance(value, (str, int, float)) and value != "":
+        return [Fault(name, host, f"is {'a text' if isinstance(value, str) else 'a number'}; write {wanted}")]
     # Core copies what it checks, and Ansible's own types are slow to copy.
     messages = ArgumentSpecValidator(spec).validate({name: plain(value)}).error_messages
     if messages and secret:

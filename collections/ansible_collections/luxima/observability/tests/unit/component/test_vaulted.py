@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import pytest
@@ -61,6 +62,13 @@ def test_a_value_in_yaml_is_decrypted_wherever_it_stands(value: str) -> None:
     content = manifest.Content(entry["content"].encode(), "0644", False, "restart")
     (found,) = manifest.closed({"etc/x.yml": content}, vaulted.worth_hiding([value])).values()
     assert found.secret or len(value.strip()) < vaulted.SHORTEST
+
+
+def test_a_secret_in_base64_closes_its_file() -> None:
+    text = b"key = " + base64.b64encode(b"hunter-22!")
+    content = manifest.Content(text, "0644", False, "restart")
+    (found,) = manifest.closed({"etc/x.ini": content}, ["hunter-22!"]).values()
+    assert (found.secret, found.mode) == (True, "0640")
 
 
 def test_data_is_decrypted_and_its_file_closed() -> None:

@@ -128,9 +128,9 @@ def test_limits_of_tenants_are_in_force_from_the_file_that_is_named() -> None:
     unread = tempo({"overrides": {"per_tenant_override_config": None}}, own)
     assert shorter("tempo", tempo(tenants=own), unread) == ["traces of shop: 10d -> 7d"]
     for elsewhere in ("/var/lib/loki/runtime.yml", "/etc/loki/runtime.yml,/var/lib/loki/more.yml"):
-        with pytest.raises(ValueError, match="which is not /etc/loki/runtime.yml"):
+        with pytest.raises(ValueError, match=r"which is not /etc/loki/runtime\.yml"):
             loki({"runtime_config": {"file": elsewhere}})
-    with pytest.raises(ValueError, match="which is not /etc/tempo/overrides.yml"):
+    with pytest.raises(ValueError, match=r"which is not /etc/tempo/overrides\.yml"):
         tempo({"overrides": {"per_tenant_override_config": "/var/lib/tempo/overrides.yml"}})
 
 
@@ -156,6 +156,11 @@ def prometheus(retention: dict[str, Any] | None = None, flags: str = "") -> Any:
 )  # fmt: skip
 def test_prometheus(before: tuple[Any, ...], after: tuple[Any, ...], words: list[str]) -> None:
     assert shorter("prometheus", prometheus(*before), prometheus(*after)) == words
+
+
+def test_arguments_in_a_file_say_no_period() -> None:
+    with pytest.raises(ValueError, match="@/var/lib/prometheus/arguments"):
+        prometheus({"time": "30d"}, " @/var/lib/prometheus/arguments")
 
 
 def tempo(patch: dict[str, Any] | None = None, tenants: dict[str, Any] | None = None) -> Any:
@@ -207,6 +212,8 @@ def test_jobs_of_hosts() -> None:
         ("loki", [LOKI, {"overrides": {"t": {"retention_stream": [{"selector": "web", "period": "1d"}]}}}]),
         ("prometheus", [{"storage": {"tsdb": {"retention": {"time": "a month"}}}}]),
         ("tempo", [{"compactor": {"compaction": {"block_retention": "x"}}}, {}]),
+        ("tempo", [TEMPO, {"overrides": {"t": "x"}}]),
+        ("tempo", [TEMPO, {"overrides": {"t": {"compaction": {"block_retention": "soon"}}}}]),
         ("copies", [{"jobs": {"minio": {}}}]),
     ],
 )

@@ -126,8 +126,25 @@ def test_lifecycles() -> None:
     told = [one.words() for one in shorten.lifecycle("x", bucket, longer)]
     assert f"archive: {have[0].id}: no bound -> 60d" in told
     assert "archive: audit: 200d -> 90d" in told
+    # Replaced versions that were kept for ever are not any more.
+    forever = lifecycle.Rules(tuple(lifecycle.Rule(one.id, one.prefix, one.days) for one in have))
+    told = [one.words() for one in shorten.lifecycle("x", bucket, forever)]
+    days = [one for one in have if one.noncurrent_days]
+    assert days
+    assert told == [
+        f"archive: {one.id}, replaced versions: no bound -> {one.noncurrent_days}d" for one in days
+    ]
     # A bucket that does not exist yet loses nothing.
     assert shorten.lifecycle("x", bucket, None) == []
+
+
+def test_metrics_that_lie_there() -> None:
+    day = 86_400_000
+    metas = [{"minTime": start * day, "maxTime": (start + 1) * day} for start in (0, 5, 12)]
+    assert [one.words() for one in shorten.blocks("/d", metas, "10d", "h")] == ["metrics in /d: 13d -> 10d"]
+    assert shorten.blocks("/d", metas, "13d", "h") == []
+    assert shorten.blocks("/d", metas, "", "h") == []
+    assert shorten.blocks("/d", [], "1d", "h") == []
 
 
 def test_tables() -> None:
