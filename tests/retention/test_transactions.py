@@ -20,15 +20,17 @@ from ansible_collections.luxima.observability.plugins.plugin_utils.protection im
 from .conftest import ROOT, Platform
 
 
-def told(platform: Platform, rules: list[dict[str, Any]], *words: str, **variables: Any) -> tuple[int, str]:
-    """Exit code and output of one task on one bucket."""
+def told(
+    platform: Platform, rules: list[dict[str, Any]], *words: str, standing: str = "", **variables: Any
+) -> tuple[int, str]:
+    """Exit code and output of one task on one bucket; `standing` is written in the inventory."""
     bucket = {"name": "transactions", "consumer": "archive", "versioning": True, "lifecycle": rules}
     task = {"connection": platform.storage, "buckets": [bucket]}
     play = {"hosts": "localhost", "gather_facts": False, "tasks": [{"luxima.observability.bucket": task}]}
     book = platform.folder / "own.yml"
     book.write_text(json.dumps([play]))
     hosts = platform.folder / "own-hosts.yml"
-    hosts.write_text("all: {hosts: {localhost: {ansible_connection: local}}}\n")
+    hosts.write_text(f"all: {{hosts: {{localhost: {{ansible_connection: local}}}}, vars: {{{standing}}}}}\n")
     given = {"platform_environment": "shop", **variables}
     done = subprocess.run(
         [str(Path(sys.executable).with_name("ansible-playbook")), str(book), "-i", str(hosts), *words, "-e", json.dumps(given)],
@@ -72,6 +74,10 @@ def test_a_lifecycle_becomes_shorter_only_when_that_is_confirmed(platform: Platf
     # A word for another environment, or none for none, confirms nothing.
     for word in ("staging", ""):
         assert told(platform, rule(20), **protected, platform_retention_shorten_confirmed=word)[0] != 0
+    # One that stands in the inventory would hold for all that ever comes.
+    assert (
+        told(platform, rule(20), standing="platform_retention_shorten_confirmed: shop", **protected)[0] != 0
+    )
     nameless = {"platform_environment": "", "platform_retention_shorten_confirmed": ""}
     assert told(platform, rule(20), **{**protected, **nameless})[0] != 0
     assert days(platform) == [(40, 14)]
@@ -92,7 +98,7 @@ def test_a_first_installation_on_a_bucket_of_somebody_elses_server(platform: Pla
         "loki_s3_secret_key": platform.storage["password"],
         "loki_bucket": "elsewhere",
     }
-    protection = Protection("obs1", variables, lambda value: value, check=False)
+    protection = Protection("obs1", variables, lambda value: value, check=False, loader=None)
     platform.minio.make_bucket("elsewhere")
     protection.first("loki", {"store": "loki"}, Release())
     platform.minio.put_object("elsewhere", "index/1", BytesIO(b"x"), 1)

@@ -36,6 +36,7 @@ class ActionModule(ActionBase):
             task_vars or {},
             lambda value: evaluate(self._templar, task_vars or {}, value),
             bool(self._task.check_mode),
+            self._loader,
         )
 
         def guard(url: str, changes: list[Change]) -> None:

@@ -38,7 +38,12 @@ from ansible_collections.luxima.observability.plugins.module_utils._component.ro
 from ansible_collections.luxima.observability.plugins.module_utils._component.words import said
 from ansible_collections.luxima.observability.plugins.module_utils._config import limits, overlay
 from ansible_collections.luxima.observability.plugins.module_utils._validate.inspect import explain
-from ansible_collections.luxima.observability.plugins.plugin_utils import run_folder, spelling, vaulted
+from ansible_collections.luxima.observability.plugins.plugin_utils import (
+    confirmations,
+    run_folder,
+    spelling,
+    vaulted,
+)
 from ansible_collections.luxima.observability.plugins.plugin_utils.alone import refuse_second
 from ansible_collections.luxima.observability.plugins.plugin_utils.checked import refuse_wrong
 from ansible_collections.luxima.observability.plugins.plugin_utils.evaluate import evaluate
@@ -285,6 +290,7 @@ class ActionModule(ActionBase):
             self._vars,
             lambda value: self._evaluate(self._vars, value),
             bool(self._task.check_mode),
+            self._loader,
             self._said,
         )
 
@@ -413,7 +419,10 @@ class ActionModule(ActionBase):
 
     def _confirmed(self) -> list[str]:
         """Whose lost data may be lost, as component@host."""
-        value = self._templar.template(self._vars.get("platform_data_lost_confirmed", []))
+        name = "platform_data_lost_confirmed"
+        if confirmations.standing(name, self._vars, self._subject, self._loader):
+            return []
+        value = self._templar.template(self._vars.get(name, []))
         return value.replace(",", " ").split() if isinstance(value, str) else [str(item) for item in value]
 
     def _architectures(self) -> list[str]:

@@ -16,6 +16,7 @@ from ansible.utils.display import Display
 from ansible_collections.luxima.observability.plugins.module_utils._component import kept
 from ansible_collections.luxima.observability.plugins.module_utils._component.manifest import plain
 from ansible_collections.luxima.observability.plugins.module_utils._retention import rendered, shorten, task
+from ansible_collections.luxima.observability.plugins.plugin_utils import confirmations
 
 Json = dict[str, Any]
 
@@ -36,6 +37,7 @@ class Protection:
     variables: Mapping[str, Any]
     evaluate: Callable[[Any], Any]
     check: bool
+    loader: Any
     command: Callable[[list[str]], str] = lambda words: ""
 
     # What the inventory says
@@ -44,6 +46,11 @@ class Protection:
         """A variable's value, plain."""
         return plain(self.evaluate(self.variables[name])) if name in self.variables else default
 
+    def said(self, name: str) -> Any:
+        """A confirmation that this run gives; empty when there is none."""
+        standing = confirmations.standing(name, self.variables, self.subject, self.loader)
+        return "" if standing else self.value(name, "")
+
     @property
     def protected(self) -> bool:
         return bool(boolean(self.value("platform_protected", False) or False, strict=False))
@@ -51,7 +58,7 @@ class Protection:
     @property
     def confirmed(self) -> bool:
         """Whether a run says that data may be deleted earlier."""
-        said = self.value("platform_retention_shorten_confirmed", "")
+        said = self.said("platform_retention_shorten_confirmed")
         return bool(said) and said == self.value("platform_environment")
 
     def storage(self) -> list[Json]:
@@ -137,7 +144,7 @@ class Protection:
             one.replace("directories:", f"{said[0]}:", 1) if said and one.startswith("directories:") else one
             for one in broken
         ]
-        if broken and self.value("platform_data_change_confirmed", "") != name:
+        if broken and self.said("platform_data_change_confirmed") != name:
             self._refuse(
                 f"component {name} on {self.subject}: stored data could not be found or read any more:\n"
                 + "".join(f"- {one}\n" for one in broken)
