@@ -105,6 +105,6 @@ def test_a_first_installation_on_a_bucket_of_somebody_elses_server(platform: Pla
     with pytest.raises(AnsibleActionFail, match="bucket elsewhere holds data"):
         protection.first("loki", {"store": "loki"}, Release())
     protection = Protection(
-        "obs1", {**variables, "platform_protected": False}, lambda value: value, check=False
+        "obs1", {**variables, "platform_protected": False}, lambda value: value, check=False, loader=None
     )
     protection.first("loki", {"store": "loki"}, Release())
