@@ -153,6 +153,7 @@ class Cluster:
             ),
             "local-lvm": Storage("local-lvm", "lvmthin", ("images", "rootdir")),
             "local-zfs": Storage("local-zfs", "zfspool", ("images", "rootdir")),
+            "backup": Storage("backup", "dir", ("backup",), path="/mnt/backup"),
         }
         self._state = state
         self.documents = Documents(state / "documents" if state else None)
