@@ -559,11 +559,23 @@ def test_a_component_of_a_protected_environment_refuses_public_secrets(
     assert (tmp_path / "rendered/prod-loki1/loki/etc/loki.yml").exists()
 
 
+@pytest.fixture(scope="module")
+def at_once(tmp_path_factory: pytest.TempPathFactory) -> tuple[set[str], tuple[int, str, dict[str, Any]]]:
+    """The names of all cases that one inventory can have together, and what its validation said."""
+    inventory = copied(tmp_path_factory.mktemp("at-once"))
+    cases = together([case for case in CASES if case.name not in OTHERS], inventory)
+    return {case.name for case in cases}, play(inventory)
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_a_fault_is_named_with_its_place_and_the_way_out(case: Case, tmp_path: Path) -> None:
-    inventory = copied(tmp_path)
-    case.change(inventory)
-    code, output, result = play(inventory)
+def test_a_fault_is_named_with_its_place_and_the_way_out(
+    case: Case, tmp_path: Path, at_once: tuple[set[str], tuple[int, str, dict[str, Any]]]
+) -> None:
+    names, (code, output, result) = at_once
+    if case.name not in names:
+        inventory = copied(tmp_path)
+        case.change(inventory)
+        code, output, result = play(inventory)
     assert code == 2, output
     assert faults_of(result, case), result.get("msg", output)
     assert case.variable in result["msg"]
