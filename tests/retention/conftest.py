@@ -243,7 +243,8 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
         "tempo_otlp_grpc_port": port["otlp_grpc"],
         "tempo_receiver_address": LOOPBACK,
         "loki_grpc_listen_address": LOOPBACK,
-        "tempo_grpc_listen_address": LOOPBACK,
+        # Tempo's ring gives its parts no address of IPv6 to call each other at.
+        "tempo_grpc_listen_address": "127.0.0.1",
         "tempo_multitenancy_enabled": True,
         "tempo_compacted_block_retention": "1s",
         "tempo_max_block_duration": "5s",
