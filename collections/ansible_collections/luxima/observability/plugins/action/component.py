@@ -86,7 +86,7 @@ class ActionModule(ActionBase):
                 self._refuse_patches(record.name)
             result = self._run(record)
         except (RecordError, Stopped, OSError) as error:
-            raise AnsibleActionFail(f"component {name} on {self._subject}: {_said(error)}") from None
+            raise AnsibleActionFail(f"component {name} on {self._subject}: {_reason(error)}") from None
         # The arguments hold rendered content, and with it secrets.
         result.pop("invocation", None)
         result["component"] = record.name
@@ -660,7 +660,7 @@ class ActionModule(ActionBase):
         return result
 
 
-def _said(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     """What is told of a file on the controller must not be looked for on the host."""
     return f"on the controller: {said(error)}" if isinstance(error, OSError) else str(error)
 
