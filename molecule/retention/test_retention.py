@@ -138,10 +138,15 @@ def test_drift_in_every_store_is_named_and_repaired_by_one_run(site: Site) -> No
     client = site.minio()
     have = client.get_bucket_lifecycle("logs-archive")
     assert have is not None
+    ours = next(rule for rule in have.rules if rule.rule_id == "platform-audit")
     short = Rule(
-        ENABLED, rule_filter=Filter(prefix="audit/"), rule_id="platform-audit", expiration=Expiration(days=1)
+        ENABLED,
+        rule_filter=Filter(prefix="audit/"),
+        rule_id="platform-audit",
+        expiration=Expiration(days=1),
+        noncurrent_version_expiration=ours.noncurrent_version_expiration,
     )
-    rules = [rule for rule in have.rules if rule.rule_id != "platform-audit"]
+    rules = [rule for rule in have.rules if rule is not ours]
     client.set_bucket_lifecycle("logs-archive", LifecycleConfig([*rules, short]))
     told = until(
         lambda: (
