@@ -140,6 +140,8 @@ def start_prometheus(platform: Platform, name: str, targets: list[str], rules: l
             f"--storage.tsdb.path={platform.folder / name}",
             "--storage.tsdb.retention.time=30d",
             f"--web.listen-address=127.0.0.1:{port}",
+            # An alert that fires before Alertmanager was discovered is lost, and said again only after this.
+            "--rules.alert.resend-delay=1s",
         ],
         f"{platform.url(name)}/-/ready",
     )
