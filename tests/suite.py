@@ -103,7 +103,6 @@ def unit(*program: str, marks: str, newest: bool = False) -> tuple[Command, ...]
             parts.append(part)
     # The biggest first, so that all that run at a time end together; a guess by size is good enough.
     parts.sort(key=_size, reverse=True)
-    program = (*program, "--durations=5", "--durations-min=5")
     return tuple((*program, "-m", marks, *(str(file.relative_to(ROOT)) for file in part)) for part in parts)
 
 
