@@ -88,12 +88,17 @@ def written(text: str, changes: Mapping[str, str]) -> str:
 
 def vaulted(name: str, ciphertext: str) -> str:
     """The lines of a vaulted variable."""
-    return "\n".join([f"{name}: {VAULT} |", *(f"  {line}" for line in ciphertext.strip().splitlines())])
+    return "\n".join([f"{_key(name)}: {VAULT} |", *(f"  {line}" for line in ciphertext.strip().splitlines())])
 
 
 def plain(name: str, value: str) -> str:
     """The line of a variable in clear text, which is never a template."""
-    return f"{name}: {yaml.safe_dump(value, default_style=chr(34), width=10_000).strip()}"
+    return f"{_key(name)}: {yaml.safe_dump(value, default_style=chr(34), width=10_000).strip()}"
+
+
+def _key(name: str) -> str:
+    """Quoted where YAML would read something else than a name: no, on, null."""
+    return yaml.safe_dump(name, width=10_000).removesuffix("\n").removesuffix("\n...")
 
 
 def _lines(text: str) -> str:

@@ -76,6 +76,14 @@ def test_what_cannot_be_edited_is_refused(text: str, why: str) -> None:
         document.written(text, {"a": document.plain("a", "x"), "z": document.plain("z", "y")})
 
 
+@pytest.mark.parametrize("name", ["no", "on", "null", "1"])
+def test_a_name_that_yaml_reads_otherwise_is_quoted(name: str) -> None:
+    text = document.written("", {name: document.plain(name, "x")})
+    assert yaml.safe_load(text) == {name: "x"}
+    assert list(document.read(document.vaulted(name, "A\nB\n"))) == [name]
+    assert document.vaulted(name, "A").startswith(f"'{name}': ")
+
+
 @given(
     st.dictionaries(
         st.from_regex(r"[a-z]{1,6}", fullmatch=True), st.text(max_size=20), min_size=1, max_size=5
