@@ -126,7 +126,7 @@ TELLS = {
     "prometheus": "metrics: in force 3d, wanted 30d",
     "loki": "in force 1d, wanted 60d",
     "tempo": "traces of single-tenant: in force 1d, wanted none",
-    "minio": "archive: audit: in force 1d, wanted 90d",
+    "minio": "archive: audit: in force 1d, noncurrent 14d, wanted 90d",
     "backup": "copies of minio: in force 3d, wanted 14d",
 }
 
