@@ -214,54 +214,71 @@ def service_state(name: str, program: str, shown: Json) -> Json:
 
 def drift(name: str, manifest: Json, salt: str) -> list[Json]:
     """Where the host differs from what the last run left there."""
-    found: list[Json] = []
     base = f"{ROOT}/{name}"
-    for path, spec in manifest["files"].items():
-        place = installed_path(name, path)
-        content = read_bytes(place)
-        if (
-            content is None
-            or Path(place).is_symlink()
-            or digest(content, spec["secret"], salt) != spec["sha256"]
-        ):
-            found.append({"kind": "file", "path": path})
-            continue
-        info = os.lstat(place)
-        if (
-            stat.S_IMODE(info.st_mode) != int(spec["mode"], 8)
-            or info.st_uid != 0
-            or not _group_is(info.st_gid, spec["group"])
-        ):
-            found.append({"kind": "file", "path": path})
+    directories = [(item["path"], item) for item in manifest["directories"]]
+    directories += [(f"{base}/live/{item['path']}", item) for item in manifest["live"]]
+    differing = {
+        "file": [
+            *(path for path, spec in manifest["files"].items() if not _file_is(name, path, spec, salt)),
+            *_foreign(base, manifest),
+        ],
+        "artifact": _other_artifacts(base, manifest),
+        "link": [link for link, target in links(name, manifest).items() if link_target(link) != target],
+        "directory": [place for place, item in directories if not _directory_is(place, item)],
+    }
+    return [{"kind": kind, "path": path} for kind, paths in differing.items() for path in paths]
+
+
+def _file_is(name: str, path: str, spec: Json, salt: str) -> bool:
+    place = installed_path(name, path)
+    content = read_bytes(place)
+    if content is None or Path(place).is_symlink() or digest(content, spec["secret"], salt) != spec["sha256"]:
+        return False
+    info = os.lstat(place)
+    return (
+        stat.S_IMODE(info.st_mode) == int(spec["mode"], 8)
+        and info.st_uid == 0
+        and _group_is(info.st_gid, spec["group"])
+    )
+
+
+def _foreign(base: str, manifest: Json) -> list[str]:
+    """Files of the release's configuration that nobody of us put there."""
     live = {item["path"] for item in manifest["live"]}
+    found: list[str] = []
     for folder, folders, files in os.walk(f"{base}/current/etc"):
         for entry in files + [item for item in folders if Path(folder, item).is_symlink()]:
             path = f"{folder}/{entry}"[len(f"{base}/current/") :]
             if path not in manifest["files"] and path[len("etc/") :] not in live:
-                found.append({"kind": "file", "path": path})
+                found.append(path)
+    return found
+
+
+def _other_artifacts(base: str, manifest: Json) -> list[str]:
+    """Artifacts with another content. One whose size and times are as they were left is not read again."""
     known = read_json(f"{base}/stat.json") or {}
+    found: list[str] = []
     for artifact, spec in manifest["artifacts"].items():
         place = artifact_path(f"{base}/current", artifact, spec["format"])
         now = stamp(place)
         if now is not None and known.get(artifact) == now:
             continue
         if now is None or spec["format"] != "file" or file_digest(place) != spec["sha256"]:
-            found.append({"kind": "artifact", "path": artifact})
-    for link, target in links(name, manifest).items():
-        if link_target(link) != target:
-            found.append({"kind": "link", "path": link})
-    places = [(item["path"], item) for item in manifest["directories"]]
-    places += [(f"{base}/live/{item['path']}", item) for item in manifest["live"]]
-    for place, item in places:
-        try:
-            info = Path(place).stat()
-        except OSError:
-            found.append({"kind": "directory", "path": place})
-            continue
-        wrong = stat.S_IMODE(info.st_mode) != int(item["mode"], 8) or not stat.S_ISDIR(info.st_mode)
-        if wrong or not _user_is(info.st_uid, item["owner"]) or not _group_is(info.st_gid, item["group"]):
-            found.append({"kind": "directory", "path": place})
+            found.append(artifact)
     return found
+
+
+def _directory_is(place: str, item: Json) -> bool:
+    try:
+        info = Path(place).stat()
+    except OSError:
+        return False
+    return (
+        stat.S_ISDIR(info.st_mode)
+        and stat.S_IMODE(info.st_mode) == int(item["mode"], 8)
+        and _user_is(info.st_uid, item["owner"])
+        and _group_is(info.st_gid, item["group"])
+    )
 
 
 def _user_is(uid: int, name: str) -> bool:

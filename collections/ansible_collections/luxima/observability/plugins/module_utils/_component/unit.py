@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from . import places
-from .record import Record
+from .record import Record, UnitSpec
 from .state import mark
 
 # All of these start, and hold, in an unprivileged LXC guest (systemd 252, its own user namespace) as in a VM.
@@ -62,36 +62,7 @@ def unit_text(record: Record) -> str:
     spec = record.unit
     if spec is None:
         raise ValueError(f"{record.name} has no unit")
-    service: dict[str, Any] = {"Type": "exec"}
-    if record.user != "root":
-        service["User"] = record.user
-        service["Group"] = record.user
-    service["ExecStart"] = " ".join(_word(word, command=True) for word in spec.exec_start)
-    variables = _variables(record)
-    if variables:
-        service["Environment"] = [_word(f"{key}={value}") for key, value in sorted(variables.items())]
-    if record.secret_environment:
-        service["EnvironmentFile"] = f"/etc/{record.name}/environment"
-    service.update(Restart="always", RestartSec="2s", TimeoutStopSec="60s", LimitNOFILE="65536")
-    service.update(STRICT if spec.hardening == "strict" else HOST)
-    if record.user == "root" and spec.hardening == "strict":
-        # Without any capability root cannot even read the files of other users.
-        service.pop("CapabilityBoundingSet")
-    if record.memory:
-        # No MemoryHigh: a server that is only slowed down is neither well nor started again.
-        service["MemoryMax"] = str(record.memory)
-    service.update(_seen(record))
-    for key, value in spec.settings.items():
-        if value is None:
-            service.pop(key, None)
-        elif isinstance(value, (list, tuple)):
-            service[key] = [_setting(item) for item in value]
-        else:
-            service[key] = _setting(value)
-    guards = [_guard(record.name, directory.path) for directory in record.directories if directory.data]
-    own = service.pop("ExecStartPre", [])
-    if guards or own:
-        service["ExecStartPre"] = [*guards, *(own if isinstance(own, list) else [own])]
+    service = _service(record, spec)
     after = " ".join(dict.fromkeys(["network-online.target", *spec.after]))
     lines = [
         "# Written by Ansible; changes made here are undone by the next run.",
@@ -111,6 +82,45 @@ def unit_text(record: Record) -> str:
             lines.append(f"{key}={item}")
     lines += ["", "[Install]", "WantedBy=multi-user.target", ""]
     return "\n".join(lines)
+
+
+def _service(record: Record, spec: UnitSpec) -> dict[str, Any]:
+    """The keys of `[Service]`; a list is a key that stands there several times."""
+    service: dict[str, Any] = {"Type": "exec"}
+    if record.user != "root":
+        service["User"] = record.user
+        service["Group"] = record.user
+    service["ExecStart"] = " ".join(_word(word, command=True) for word in spec.exec_start)
+    variables = _variables(record)
+    if variables:
+        service["Environment"] = [_word(f"{key}={value}") for key, value in sorted(variables.items())]
+    if record.secret_environment:
+        service["EnvironmentFile"] = f"/etc/{record.name}/environment"
+    service.update(Restart="always", RestartSec="2s", TimeoutStopSec="60s", LimitNOFILE="65536")
+    service.update(STRICT if spec.hardening == "strict" else HOST)
+    if record.user == "root" and spec.hardening == "strict":
+        # Without any capability root cannot even read the files of other users.
+        service.pop("CapabilityBoundingSet")
+    if record.memory:
+        # No MemoryHigh: a server that is only slowed down is neither well nor started again.
+        service["MemoryMax"] = str(record.memory)
+    service.update(_seen(record))
+    service = _with_settings(service, spec.settings)
+    guards = [_guard(record.name, directory.path) for directory in record.directories if directory.data]
+    own = service.pop("ExecStartPre", [])
+    if guards or own:
+        service["ExecStartPre"] = [*guards, *(own if isinstance(own, list) else [own])]
+    return service
+
+
+def _with_settings(service: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The record's own keys laid over the engine's; null takes one away."""
+    own = {
+        key: [_setting(item) for item in value] if isinstance(value, (list, tuple)) else _setting(value)
+        for key, value in settings.items()
+        if value is not None
+    }
+    return {key: value for key, value in {**service, **own}.items() if settings.get(key, "") is not None}
 
 
 def _variables(record: Record) -> dict[str, str]:

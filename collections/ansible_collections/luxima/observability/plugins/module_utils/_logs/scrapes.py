@@ -277,14 +277,7 @@ def _faults(
     for key in sorted(str(key) for key in one.keys() - known) if known else []:
         near = difflib.get_close_matches(key, sorted(known), n=1)
         yield f"{key} is no key; {f'did you mean {near[0]}?' if near else 'known are ' + ', '.join(sorted(known))}"
-    own = one.get("log_class")
-    if own and str(own) not in classes:
-        yield f"log_class {own} is no class of platform_retention with store loki; known are {', '.join(classes)}"
-    for name in one.get("log_classes") or []:
-        if str(name) in reserved:
-            yield f"no record may choose class {name} (promtail_reserved_classes); give the source that log_class"
-        elif str(name) not in classes:
-            yield f"log_classes names {name}, which is no class of platform_retention with store loki; known are {', '.join(classes)}"
+    yield from _class_faults(one, classes, reserved)
     for key in ("pattern", "multiline", "services", "tenants"):
         for pattern in one[key] if isinstance(one.get(key), list) else [one.get(key)]:
             if pattern and (reason := _unreadable(str(pattern))):
@@ -294,6 +287,17 @@ def _faults(
             yield f"label {label} is not set by labels: {_OWN[label]}"
         elif not _LABEL.fullmatch(str(label)):
             yield f"{label!r} is no name of a label; use letters, digits and underscores"
+
+
+def _class_faults(one: Mapping[str, Any], classes: Sequence[str], reserved: Sequence[str]) -> Iterable[str]:
+    own = one.get("log_class")
+    if own and str(own) not in classes:
+        yield f"log_class {own} is no class of platform_retention with store loki; known are {', '.join(classes)}"
+    for name in one.get("log_classes") or []:
+        if str(name) in reserved:
+            yield f"no record may choose class {name} (promtail_reserved_classes); give the source that log_class"
+        elif str(name) not in classes:
+            yield f"log_classes names {name}, which is no class of platform_retention with store loki; known are {', '.join(classes)}"
 
 
 _OWN = {

@@ -257,21 +257,7 @@ class Engine:
                 found.setdefault(fault, []).append(name)
 
         for case in new:
-            if case.want.cloned:
-                self._choose_source(case, cluster, counts)
-                if case.source is None and case.want.template in self._promised:
-                    node = case.want.node or spread(stock.nodes, counts)
-                    case.source = replace(PROMISED, name=case.want.template, kind=case.want.kind, node=node)
-                if case.error:
-                    continue
-                if case.source is None and case.want.template:
-                    report(case.want.name, [_no_source(case.want, cluster)])
-                    continue
-            if not case.want.template:
-                report(
-                    case.want.name,
-                    [f"template is missing: there is no {case.want.label} yet, and nothing to make it from"],
-                )
+            if not self._made_of(case, cluster, stock, counts, report):
                 continue
             node = self._choose_node(case, stock, counts, report, cluster)
             if case.error:
@@ -295,6 +281,30 @@ class Engine:
             raise Failed(
                 "nothing was changed, because this is missing on the hypervisor:\n" + "\n".join(lines)
             )
+
+    def _made_of(
+        self,
+        case: _Case,
+        cluster: Cluster,
+        stock: Stock,
+        counts: Mapping[str, int],
+        report: Callable[[str, Iterable[str]], None],
+    ) -> bool:
+        """Whether there is something to make the guest of; what is missing is reported."""
+        want = case.want
+        if not want.template:
+            missing = f"template is missing: there is no {want.label} yet, and nothing to make it from"
+            report(want.name, [missing])
+            return False
+        if not want.cloned:
+            return True
+        self._choose_source(case, cluster, counts)
+        if case.source is None and want.template in self._promised:
+            node = want.node or spread(stock.nodes, counts)
+            case.source = replace(PROMISED, name=want.template, kind=want.kind, node=node)
+        if case.source is None and not case.error:
+            report(want.name, [_no_source(want, cluster)])
+        return case.source is not None and not case.error
 
     def _choose_source(self, case: _Case, cluster: Cluster, counts: Mapping[str, int]) -> None:
         """The VM to clone. A name may stand for a copy per node: that on the record's node, else on the emptiest."""
