@@ -21,6 +21,11 @@ class Ids:
         with self._lock:
             self._taken.update(ids)
 
+    def foreign(self, ids: Iterable[int]) -> set[int]:
+        """Those of these ids that were neither there nor handed out."""
+        with self._lock:
+            return set(ids) - self._taken
+
     def take(self, at_least: int = 0) -> int:
         """The lowest id that is neither seen on the server nor handed out."""
         with self._lock:

@@ -10,7 +10,7 @@ believed about a name while the node itself can be asked.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
@@ -176,11 +176,11 @@ class Cluster:
     def vmids(self) -> set[int]:
         return {guest.vmid for guest in self.guests}
 
-    @property
-    def nameless(self) -> bool:
-        """Whether a guest is being made whose name the server does not tell yet."""
+    def nameless(self, among: Collection[int] | None = None) -> bool:
+        """Whether a guest (one of these ids) is being made whose name the server does not tell yet."""
         return any(
-            guest.lock in ("create", "clone")
+            (among is None or guest.vmid in among)
+            and guest.lock in ("create", "clone")
             and guest.name in ("", f"CT{guest.vmid}", f"VM {guest.vmid}")
             and self.answers(guest)
             for guest in self.guests
@@ -234,10 +234,7 @@ class Cluster:
         found = next((guest for guest in self.guests if guest.vmid == want.vmid), None)
         if found is None:
             if named and want.state != "absent":
-                raise Failed(
-                    f"{want.name}: the record says vmid {want.vmid}, but the guest of this name has {named[0].vmid} "
-                    f"(on {named[0].node}): correct or remove vmid"
-                )
+                raise Failed(other_id(want, named[0]))
             return None
         if (
             found.name.lower() != want.name.lower()
@@ -285,6 +282,14 @@ class Cluster:
                 "this name until that node is back; or set vmid in the record to the id the guest has or shall have"
                 + ("" if want.node else ", or node to where it is to be made"),
             )
+
+
+def other_id(want: Want, found: Guest) -> str:
+    """The refusal to make a guest under the id of its record while there is one of its name under another."""
+    return (
+        f"{want.name}: the record says vmid {want.vmid}, but the guest of this name has {found.vmid} "
+        f"(on {found.node}): correct or remove vmid"
+    )
 
 
 def _tags(guest: Guest) -> set[str]:

@@ -80,6 +80,7 @@ def wants(records: Iterable[Mapping[str, Any]]) -> list[Want]:
             for nic in options.get("networks", [])
             for family in FAMILIES
         ]
+        claims += [("mac", str(nic.get("mac") or "").upper()) for nic in options.get("networks", [])]
         if given["state"] != "absent":
             for claim in claims:
                 if not claim[1]:
@@ -186,7 +187,7 @@ class Engine:
             cluster.claimed = frozenset(want.name for want in listed)
             names = {guest.name for guest in cluster.guests}
             missing = any(want.state != "absent" and want.name not in names for want in listed)
-            if not (missing and cluster.nameless and patience.again()):
+            if not (missing and cluster.nameless() and patience.again()):
                 return cluster
 
     def _parallel(self, work: Callable[[T], R], items: list[T]) -> list[R]:

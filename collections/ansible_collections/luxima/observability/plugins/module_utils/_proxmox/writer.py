@@ -15,7 +15,7 @@ from typing import Any
 
 from .allocate import Ids
 from .client import Client, Settings
-from .cluster import located, places
+from .cluster import Cluster, located, other_id, places
 from .errors import Absent, Conflict, Failed
 from .model import (
     API_KIND,
@@ -343,6 +343,12 @@ class _Course:
     def _claim(self, change: Create | Clone, send: Callable[[], str]) -> None:
         """Make a guest under an id that may turn out to be taken."""
         self._new_id()
+        twin = self._twin()
+        if twin is not None:
+            if self._want.vmid:
+                raise Failed(other_id(self._want, twin))
+            self._at = replace(self._at, vmid=twin.vmid, node=twin.node)
+            raise Conflict(f"{self._subject(change)}: another run has just made it", "exists")
         try:
             send()
         except Conflict as conflict:
@@ -364,6 +370,20 @@ class _Course:
             self._at = replace(self._at, vmid=0)
             raise
         self._made = True
+
+    def _twin(self) -> Guest | None:
+        """The guest of this name that was not there when this run looked: another run has made it, or is making it."""
+        writer = self._writer
+        patience = Patience(writer.deadline("lock"))
+        while True:
+            listed = places(writer.client)
+            new = writer.ids.foreign(listed)
+            if not new:
+                return None
+            cluster = Cluster(writer.client, only={listed[vmid].node for vmid in new})
+            found = [guest for guest in cluster.called(self._want.name) if guest.vmid in new]
+            if found or not cluster.nameless(new) or not patience.again():
+                return found[0] if found else None
 
     def _holder(self) -> Guest | None:
         """The guest that has the id now, with the name in its configuration; one that is being made has none at first."""
@@ -434,6 +454,7 @@ class _Course:
 
     def _convert(self, change: Convert, have: Guest | None) -> None:
         """A container's task is not told: its configuration is looked at."""
+        self._look_again()
         self._send(change, "POST", f"{self._base()}/template")
         self._watch(change, "config", lambda found: str(found.get("template", "0")) == "1")
 
@@ -479,5 +500,15 @@ class _Course:
         self._power(Start(), None)
         return ""
 
+    def _look_again(self) -> None:
+        """Before what nobody can take back: the id may have been given to another guest since this one was read or stopped."""
+        found = read(self._writer.client, self._at, renamed=self._want.name)
+        if found is None:
+            raise Absent(f"{self._want.label}: {self._at.vmid} on {self._at.node} is gone")
+        if found.name not in (self._at.name, self._want.name) and not self._named_ours(found):
+            raise another(self._want, found)
+        self._at = replace(self._at, node=found.node)
+
     def _destroy(self, change: Destroy, have: Guest | None) -> None:
+        self._look_again()
         self._send(change, "DELETE", self._base(), purge=1)

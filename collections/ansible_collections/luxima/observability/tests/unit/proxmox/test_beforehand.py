@@ -511,6 +511,11 @@ def test_two_interfaces_that_are_one(both: Site) -> None:
     nics = [{"bridge": "vmbr0", "mac": "BC:24:11:00:00:01"}, {"bridge": "vmbr0", "mac": "bc:24:11:00:00:01"}]
     for kind in KINDS:
         assert "is also that of networks[0]" in refused(both, guest(kind, networks=nics))
+    twins = [
+        guest("lxc", name, networks=[{"bridge": "vmbr0", "mac": mac}])
+        for name, mac in (("one", "BC:24:11:00:00:01"), ("two", "bc:24:11:00:00:01"))
+    ]
+    assert "two: mac: BC:24:11:00:00:01 is also that of one" in refused(both, *twins)
     assert "33 interfaces" in refused(both, guest("vm", networks=[{"bridge": "vmbr0"}] * 33))
 
 

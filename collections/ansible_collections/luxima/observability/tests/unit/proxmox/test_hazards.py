@@ -118,6 +118,35 @@ def test_two_runs_at_the_same_time(both: Site, kind: str) -> None:
 
 
 @kinds
+@pytest.mark.parametrize("late", [0.0, 0.5], ids=["named", "named late"])
+def test_guest_that_another_run_makes_meanwhile_is_not_made_again(both: Site, kind: str, late: float) -> None:
+    """Another run with other records beside this one: nothing but the name is common, least of all the id."""
+    both.ok(guest(kind))
+    config, node = dict(both.config("one")), both.server.guest("one").node
+    both.ok(guest(kind, state="absent"))
+    named = dict(config)
+    theirs = Guest(900, node, {"lxc": "lxc", "vm": "qemu"}[kind], named)
+
+    def make() -> None:
+        if late:
+            named.clear()
+            named["lock"] = "create" if kind == "lxc" else "clone"
+
+            def finish() -> None:
+                named.update(config)
+                del named["lock"]
+
+            threading.Timer(late, finish).start()
+        both.server.cluster.add(theirs)
+
+    at(both, guest(kind), "nextid", make)
+    result = outcome(both.ok(guest(kind)))
+    assert both.names() == ["one"]
+    assert result["vmid"] == 900
+    assert both.ok(guest(kind))["changed"] is False
+
+
+@kinds
 def test_id_is_free_again_when_the_destroyed_guest_is_really_gone(both: Site, kind: str) -> None:
     both.ok(guest(kind, vmid=500))
     both.server.faults.slow(0.5, ["vzdestroy", "qmdestroy"])
@@ -304,6 +333,33 @@ def test_disk_that_somebody_puts_in_place_of_the_one_that_grows(both: Site, kind
     at(both, wanted, "/pending", lambda: both.store("one", {slot: text}))
     assert "lies on storage 'local-zfs'" in both.fails(wanted)
     assert both.config("one")[slot] == text
+
+
+@kinds
+def test_an_id_that_is_another_guest_s_after_the_stop_is_not_destroyed(both: Site, kind: str) -> None:
+    """Somebody destroys it as well, faster, and the id is given away again."""
+    both.ok(guest(kind))
+    gone = guest(kind, state="absent")
+    found = both.server.guest("one")
+    theirs = Guest(
+        found.vmid, found.node, found.kind, {**found.config, "hostname": "theirs", "name": "theirs"}
+    )
+
+    def exchange() -> None:
+        both.server.cluster.guests.pop(found.vmid)
+        both.server.cluster.add(theirs)
+
+    both.ok(guest(kind, "two"))
+    before = len(both.server.requests)
+    both.ok(guest(kind, "two", state="absent"))
+    asked = [entry.path for entry in both.server.requests[before:]]
+    stopped = next(number for number, path in enumerate(asked, 1) if path.endswith(("/stop", "/shutdown")))
+    before = len(both.server.requests)
+    both.server.faults.after(stopped, exchange)
+    message = both.fails(gone)
+    assert "is called 'theirs' by now, so it is left alone" in message
+    assert both.names() == ["theirs"]
+    assert not [one for one in both.server.requests[before:] if one.method == "DELETE"]
 
 
 @kinds
