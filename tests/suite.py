@@ -162,8 +162,8 @@ STEPS = (
     Step("logs", (("pytest", "tests/logs"),), 90),
     # Its servers wait for their own intervals.
     Step("retention", (("pytest", "tests/retention"),), 300, beside="unit"),
-    Step("servers", (("pytest", "tests/servers"),), 150, beside="newest"),
-    Step("backup", (("pytest", "tests/backup", "tests/grafana"),), 200, beside="newest"),
+    Step("servers", (("pytest", "tests/servers"),), 150, beside="scenario-guests"),
+    Step("backup", (("pytest", "tests/backup", "tests/grafana"),), 200, beside="scenario-retention"),
     # The set-up first, alone: the others find it done.
     Step("newest-setup", (NEWEST,), 60),
     Step(

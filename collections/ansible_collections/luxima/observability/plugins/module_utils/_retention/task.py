@@ -26,8 +26,8 @@ def compare(arguments: Mapping[str, Any], check: bool) -> dict[str, Any]:
     while True:
         result = _ask(arguments, check)
         if not result["faults"] or time.monotonic() >= deadline:
-            rows = result.pop("_rows")
-            return {**result, **_explain(arguments, rows)}
+            rows, silent = result.pop("_rows"), result.pop("_silent")
+            return {**result, **_explain(arguments, rows, silent)}
         time.sleep(1)
 
 
@@ -35,11 +35,13 @@ def _ask(arguments: Mapping[str, Any], check: bool) -> dict[str, Any]:
     plan = arguments["plan"]
     rows: list[readback.Row] = []
     faults: list[str] = []
+    silent: set[str] = set()
     for store, read in readback.READERS.items():
         for connection in arguments[store]:
             try:
                 rows += read(plan, Server(connection, float(arguments["timeout"])))
             except Unreachable as error:
+                silent.add(store)
                 if check:
                     rows += readback.predicted(plan, store, str(connection["url"]))
                 else:
@@ -51,9 +53,16 @@ def _ask(arguments: Mapping[str, Any], check: bool) -> dict[str, Any]:
                     f"{store}: {connection['url']} shows no retention where {store} shows it: {error!r}"
                 )
     for connection in arguments["minio"]:
-        more, words = _buckets(plan, connection, float(arguments["timeout"]), check)
-        rows += more
-        faults += words
+        try:
+            more, words = _buckets(plan, connection, float(arguments["timeout"]))
+            rows += more
+            faults += words
+        except storage.Unreachable as error:
+            silent.add("minio")
+            if check:
+                rows += readback.predicted(plan, "minio", str(connection["url"]))
+            else:
+                faults.append(f"minio: {error}")
     for one in arguments["postgresql"]:
         rows += readback.postgresql(plan, str(one["server"]), one.get("report"), check)
     for one in arguments["backup"]:
@@ -69,13 +78,14 @@ def _ask(arguments: Mapping[str, Any], check: bool) -> dict[str, Any]:
         "table": readback.table(rows),
         "faults": faults,
         "_rows": rows,
+        "_silent": silent,
     }
 
 
 def _buckets(
-    plan: Mapping[str, Any], connection: Mapping[str, Any], timeout: float, check: bool
+    plan: Mapping[str, Any], connection: Mapping[str, Any], timeout: float
 ) -> tuple[list[readback.Row], list[str]]:
-    """The lifecycles of the buckets of one server."""
+    """The lifecycles of the buckets of one server, and what is wrong. Raises Unreachable."""
     if storage.MISSING:
         return [], [f"minio: the Python package minio is missing on the controller: {storage.MISSING}"]
     rows: list[readback.Row] = []
@@ -84,27 +94,30 @@ def _buckets(
         for bucket in connection["buckets"]:
             if bucket.get("lifecycle") is not None:
                 rows += readback.minio(plan, server.url, bucket, server.rules_of(str(bucket["name"])))
-    except storage.Unreachable as error:
-        return (
-            (readback.predicted(plan, "minio", str(connection["url"])), [])
-            if check
-            else ([], [f"minio: {error}"])
-        )
     except (storage.Refused, ValueError) as error:
         return [], [f"minio: {error}"]
     return rows, []
 
 
-def _explain(arguments: Mapping[str, Any], rows: list[readback.Row]) -> dict[str, Any]:
-    """The table of the policy; what a server does not answer here is said in the table and is no fault."""
+def _explain(arguments: Mapping[str, Any], rows: list[readback.Row], silent: set[str]) -> dict[str, Any]:
+    """The table of the policy; what a server does not answer here is said in the table and is no fault.
+
+    `silent`: stores that did not answer before; who did not answer once is not waited for again in every row.
+    """
     stores = Stores(arguments)
 
     def oldest(store: str, one: Mapping[str, Any]) -> str:
         if not arguments["oldest"] or not stores.has(store, str(one["match"])):
             return ""
+        asked = "minio" if store == "tempo" else store
+        if asked in silent:
+            return "no answer"
         try:
             return stores.oldest(store, one)
-        except (Unreachable, Refused, storage.Unreachable, storage.Refused, *_BAD_ANSWER):
+        except (Unreachable, storage.Unreachable):
+            silent.add(asked)
+            return "no answer"
+        except (Refused, storage.Refused, *_BAD_ANSWER):
             return "no answer"
 
     found = explain.explanation(arguments["plan"], rows, oldest)
