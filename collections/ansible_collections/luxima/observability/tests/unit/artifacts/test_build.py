@@ -20,9 +20,12 @@ import pytest
 
 from .conftest import COLLECTIONS, Project
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("go") is None and not Path("/usr/local/go/bin/go").exists(), reason="needs Go"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        shutil.which("go") is None and not Path("/usr/local/go/bin/go").exists(), reason="needs Go"
+    ),
+]
 
 
 def _says(path: str, tmp_path: Path) -> str:
