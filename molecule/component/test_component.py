@@ -249,6 +249,10 @@ def test_a_key_of_stored_data_stays_while_there_is_data(clean: Site) -> None:
     deploy(site, keyed("first", value=3))
     assert "first" not in site.on_host("cat /opt/luxima/.data-keys/toy.json")
     assert site.on_host("stat -c '%a' /opt/luxima/.data-keys /opt/luxima/.data-keys/toy.json") == "700\n600"
+    # The host's salt is no part of that: who loses it asks anew, and knows the key all the same.
+    site.on_host("rm /opt/luxima/.salt")
+    refused(keyed("second"))
+    deploy(site, keyed("first", value=4))
     # A removal that leaves the data leaves the memory of its key; one that takes it does not.
     deploy(site, {"name": "toy", "state": "absent"})
     run = site.run(keyed("second"))

@@ -2,8 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE)
 """Keys without which stored data cannot be read: a release that has another one is not activated. Standard library only.
 
-`/opt/luxima/.data-keys/<component>.json` says which key the data on this host was written with: a digest that is keyed with the host's
-salt. It outlives releases, roll-backs and a removal that leaves the data.
+`/opt/luxima/.data-keys/<component>.json` says which key the data on this host was written with: a digest that is keyed with a salt of its
+own, beside it. It outlives releases, roll-backs, a removal that leaves the data, and the host's salt.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from . import state
 Json = dict[str, Any]
 
 FOLDER = f"{state.ROOT}/.data-keys"
+VERSION = 2
 LINE = re.compile(r'^([A-Za-z_][A-Za-z0-9_]*)="((?:[^"\\]|\\.)*)"$', re.MULTILINE | re.DOTALL)
 
 
@@ -30,7 +32,8 @@ def environment_values(text: str) -> dict[str, str]:
 def changed(name: str, manifest: Json, release: Path, salt: str) -> str:
     """Why this release would make stored data unreadable; empty when it would not."""
     current = Path(state.ROOT, name, "current")
-    before = _known(name, salt) or _installed(manifest, current, salt)
+    known = _known(name)
+    before, salt = (known["keys"], known["salt"]) if known else (_installed(manifest, current, salt), salt)
     declared = {**before, **manifest.get("stored_data_keys", {})}
     now = _digests(release, declared, salt)
     for variable, entry in declared.items():
@@ -44,22 +47,21 @@ def changed(name: str, manifest: Json, release: Path, salt: str) -> str:
     return ""
 
 
-def remember(name: str, manifest: Json, release: Path, salt: str) -> None:
+def remember(name: str, manifest: Json, release: Path) -> None:
     """Notes the keys of a release that was proven; those that it does not have stay as they were."""
     declared = manifest.get("stored_data_keys", {})
-    digests = _digests(release, declared, salt)
-    if not digests:
-        return
+    known = _known(name) or {"salt": secrets.token_hex(16), "keys": {}}
+    digests = _digests(release, declared, known["salt"])
     found = {variable: {**declared[variable], "digest": digest} for variable, digest in digests.items()}
-    kept = {**_known(name, salt), **found}
-    if kept == _known(name, salt):
+    kept = {**known["keys"], **found}
+    if kept == known["keys"]:
         return
     folder = Path(FOLDER)
     folder.mkdir(mode=0o700, exist_ok=True)
     scratch = folder / f".{name}.new"
     descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(json.dumps({"salt": _salt_mark(salt), "keys": kept}))
+        file.write(json.dumps({**known, "keys": kept, "version": VERSION}))
         file.flush()
         os.fsync(file.fileno())
     scratch.replace(folder / f"{name}.json")
@@ -74,14 +76,10 @@ def forget(name: str) -> None:
         return
 
 
-def _salt_mark(salt: str) -> str:
-    return state.digest(b"salt", True, salt)
-
-
-def _known(name: str, salt: str) -> Json:
-    """What was remembered; nothing when it was keyed with another salt, for then it says nothing."""
+def _known(name: str) -> Json:
+    """What was remembered, `{salt, keys}`; nothing of an earlier form, which the installed release says as well."""
     kept = state.read_json(f"{FOLDER}/{name}.json") or {}
-    return dict(kept.get("keys", {})) if kept.get("salt") == _salt_mark(salt) else {}
+    return dict(kept) if kept.get("version") == VERSION else {}
 
 
 def _installed(manifest: Json, current: Path, salt: str) -> Json:

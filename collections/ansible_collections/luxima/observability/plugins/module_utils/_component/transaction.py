@@ -812,7 +812,7 @@ class Transaction:
         manifest = state.read_json(str(host.current / "manifest.json"))
         if manifest:
             self._write_stamps(manifest)
-            keys.remember(self.name, manifest, host.current, self.salt)
+            keys.remember(self.name, manifest, host.current)
 
     def _prune(self) -> None:
         history = state.read_json(str(self.host.base / "history.json")) or []
