@@ -64,6 +64,7 @@ PATCHES: dict[str, tuple[str, dict[str, Any], str]] = {
 UNREADABLE = {
     "schema": ("loki", {"loki_schema_from": "2025-01-01"}, "loki_schema_from: schema_config.configs in loki.yml: what holds since 2024-04-01 differs"),
     "a period in the past": ("loki", {"loki_schema_periods": [{"from": "2025-01-01"}]}, "a period from 2025-01-01 would change how data is read"),
+    "another host's confirmation": ("loki", {"loki_bucket": "elsewhere", "platform_data_change_confirmed": ["loki@elsewhere", "tempo"]}, "loki_bucket: common"),
     "bucket": ("loki", {"loki_bucket": "elsewhere"}, "loki_bucket: common.storage.s3.bucketnames in loki.yml"),
     "tenants": ("loki", {"loki_auth_enabled": True}, "loki_auth_enabled: auth_enabled in loki.yml: false -> true"),
     "bucket of traces": ("tempo", {"tempo_bucket": "elsewhere"}, "tempo_bucket: storage.trace.s3.bucket in tempo.yml"),
@@ -199,6 +200,13 @@ def test_copies_are_protected_where_there_are_some(site: Site) -> None:
 def test_a_rehearsal_says_that_the_run_will_be_refused(site: Site) -> None:
     run = site.done(f"{DEPLOY} --limit obs --tags loki --check", "-e", json.dumps(SHORTER))
     assert "the run itself will be refused: component loki on obs" in " ".join(run.output.split())
+
+
+@pytest.mark.parametrize("said", ["tempo, loki@obs", ["loki"]], ids=["words", "list"])
+def test_a_confirmation_names_components_or_one_of_a_host(site: Site, said: str | list[str]) -> None:
+    change = {"loki_bucket": "elsewhere", "platform_data_change_confirmed": said}
+    run = site.done(f"{DEPLOY} --limit obs --tags loki --check", "-e", json.dumps(change))
+    assert "will be refused" not in " ".join(run.output.split()), run.output
 
 
 def test_a_server_that_does_not_answer_is_judged_by_what_is_installed(site: Site) -> None:

@@ -422,8 +422,7 @@ class ActionModule(ActionBase):
         name = "platform_data_lost_confirmed"
         if confirmations.standing(name, self._vars, self._subject, self._loader):
             return []
-        value = self._templar.template(self._vars.get(name, []))
-        return value.replace(",", " ").split() if isinstance(value, str) else [str(item) for item in value]
+        return confirmations.names(self._templar.template(self._vars.get(name, [])))
 
     def _architectures(self) -> list[str]:
         value = self._templar.template(self._vars.get("platform_architectures", ["amd64"]))

@@ -112,8 +112,8 @@ options:
   data:
     description:
       - What stored data depends on, of a component that keeps data. The host keeps it, so it holds no secret.
-      - A change after which stored data could not be found or read is refused until C(platform_data_change_confirmed) is the component's
-        name; directories of the record that move are one.
+      - A change after which stored data could not be found or read is refused until C(platform_data_change_confirmed) names the component
+        (C(loki), or on one host C(loki@store1)); directories of the record that move are one.
       - Where C(platform_protected) is true, a period that becomes shorter than what is in force is refused until
         C(platform_retention_shorten_confirmed) is C(platform_environment), and O(purge) is refused.
     type: dict

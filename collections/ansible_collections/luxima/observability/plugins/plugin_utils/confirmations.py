@@ -10,6 +10,11 @@ from typing import Any
 from ansible.utils.vars import load_extra_vars
 
 
+def names(value: Any) -> list[str]:
+    """What a confirmation names: a list, or words separated by commas."""
+    return value.replace(",", " ").split() if isinstance(value, str) else [str(item) for item in value or []]
+
+
 def standing(name: str, variables: Mapping[str, Any], host: str, loader: Any) -> bool:
     """Whether a host's confirmation is written in the inventory and not given on the command line; then it is none."""
     hosts = variables.get("hostvars") or {}

@@ -144,7 +144,8 @@ class Protection:
             one.replace("directories:", f"{said[0]}:", 1) if said and one.startswith("directories:") else one
             for one in broken
         ]
-        if broken and self.said("platform_data_change_confirmed") != name:
+        said_of = confirmations.names(self.said("platform_data_change_confirmed"))
+        if broken and not {name, f"{name}@{self.subject}"} & set(said_of):
             self._refuse(
                 f"component {name} on {self.subject}: stored data could not be found or read any more:\n"
                 + "".join(f"- {one}\n" for one in broken)
