@@ -8,14 +8,20 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible.errors import AnsibleActionFail
+from ansible_collections.luxima.observability.plugins.module_utils._bucket.lifecycle import Rules
+from ansible_collections.luxima.observability.plugins.module_utils._bucket.server import Server
 from ansible_collections.luxima.observability.plugins.module_utils._component.kept import Release
-from ansible_collections.luxima.observability.plugins.plugin_utils.protection import Protection
+from ansible_collections.luxima.observability.plugins.module_utils._retention import measure, shorten, task
+from ansible_collections.luxima.observability.plugins.plugin_utils.protection import NOBODY, Protection
+from minio.commonconfig import ENABLED
+from minio.versioningconfig import VersioningConfig
 
 from .conftest import ROOT, Platform
 
@@ -66,7 +72,7 @@ def test_a_lifecycle_becomes_shorter_only_when_that_is_confirmed(platform: Platf
     assert "platform_retention_shorten_confirmed=shop" in output
     code, output = told(platform, rule(40, 5), **protected)
     assert code != 0, output
-    assert "archive: audit, replaced versions: 14d -> 5d; goes: not counted" in output
+    assert "archive: audit, replaced versions: 14d -> 5d; goes: nothing" in output
     code, output = told(platform, rule(20), "--check", **protected)
     assert code == 0, output
     assert "the run itself will be refused" in output
@@ -87,6 +93,29 @@ def test_a_lifecycle_becomes_shorter_only_when_that_is_confirmed(platform: Platf
     code, output = told(platform, rule(5, 5), platform_protected=False)
     assert code == 0, output
     assert days(platform) == [(5, 5)]
+
+
+def test_replaced_versions_are_counted_from_when_they_were_replaced(platform: Platform) -> None:
+    """A rule that comes again where somebody took it away deletes them as a shorter one would."""
+    bucket = "versions"
+    platform.minio.make_bucket(bucket)
+    platform.minio.set_bucket_versioning(bucket, VersioningConfig(ENABLED))
+    for name, contents in {
+        "audit/1": (b"a", b"bb", b"ccc"),
+        "audit/2": (b"d",),
+        "web/1": (b"e", b"f"),
+    }.items():
+        for content in contents:
+            platform.minio.put_object(bucket, name, BytesIO(content), len(content))
+    platform.minio.remove_object(bucket, "audit/2")
+    storage = Server(platform.storage, 15)
+    assert measure.versions_beyond(storage, bucket, "audit/", 0) == {"versions": 3, "bytes": 4}
+    assert measure.versions_beyond(storage, bucket, "audit/", 60) == {"versions": 0, "bytes": 0}
+    [found] = shorten.lifecycle("x", {"name": bucket, "lifecycle": rule(0, 10)}, Rules())
+    assert (found.versions, found.old, found.new) == (True, None, 864000)
+    assert list(task.priced(task.Stores({**NOBODY, "minio": [platform.storage]}), found)) == []
+    [row] = task.priced(task.Stores({**NOBODY, "minio": [platform.storage]}), replace(found, new=0))
+    assert row["goes"] == "3 versions, 4 B"
 
 
 def test_a_first_installation_on_a_bucket_of_somebody_elses_server(platform: Platform) -> None:

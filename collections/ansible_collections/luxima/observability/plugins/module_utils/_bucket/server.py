@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -203,6 +204,25 @@ class Server:
             for one in self._client.list_objects(bucket, prefix or None, recursive=True):
                 modified = one.last_modified.timestamp() if one.last_modified else 0.0
                 yield Stored(str(one.object_name), int(one.size or 0), modified)
+
+    def replaced(self, bucket: str, prefix: str = "") -> Iterator[Stored]:
+        """The versions below a prefix that are not the present ones; `modified` is when each was replaced."""
+        with self._saying("list the versions", f"bucket {bucket}"):
+            # The SDK gives versions first, then the marks of what was deleted.
+            every = [
+                Stored(
+                    str(one.object_name),
+                    int(one.size or 0),
+                    one.last_modified.timestamp() if one.last_modified else 0.0,
+                )
+                for one in self._client.list_objects(
+                    bucket, prefix or None, recursive=True, include_version=True
+                )
+            ]
+        every.sort(key=lambda one: (one.name, -one.modified))
+        for newer, one in itertools.pairwise(every):
+            if newer.name == one.name:
+                yield Stored(one.name, one.size, newer.modified)
 
     def content(self, bucket: str, name: str) -> bytes:
         """One object whole."""

@@ -39,6 +39,8 @@ class Storage(Protocol):
 
     def listed(self, bucket: str, prefix: str = "") -> Iterator[Stored]: ...
 
+    def replaced(self, bucket: str, prefix: str = "") -> Iterator[Stored]: ...
+
     def content(self, bucket: str, name: str) -> bytes: ...
 
 
@@ -187,6 +189,13 @@ def objects_beyond(storage: Storage, bucket: str, prefix: str, period: int) -> d
     edge = time.time() - period
     gone = [one.size for one in storage.listed(bucket, prefix) if one.modified < edge]
     return {"objects": len(gone), "bytes": sum(gone)}
+
+
+def versions_beyond(storage: Storage, bucket: str, prefix: str, period: int) -> dict[str, int]:
+    """Versions below a prefix that were replaced longer ago than the period."""
+    edge = time.time() - period
+    gone = [one.size for one in storage.replaced(bucket, prefix) if one.modified < edge]
+    return {"versions": len(gone), "bytes": sum(gone)}
 
 
 def _windows(start: float, end: float) -> Iterator[tuple[int, int]]:

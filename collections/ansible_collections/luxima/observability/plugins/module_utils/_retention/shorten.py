@@ -27,7 +27,7 @@ class Shortening:
     subject: str = ""
     tenant: str = ""
     bucket: str = ""
-    # Only versions that were replaced, which are not counted.
+    # Only versions that were replaced.
     versions: bool = False
 
     def words(self) -> str:
@@ -177,7 +177,7 @@ def lifecycle(url: str, bucket: Mapping[str, Any], rules: Rules | None) -> list[
     for rule in from_arguments(bucket.get("lifecycle") or [], name) if rules is not None else ():
         before = have.get(rule.prefix)
         kept = before.noncurrent_days if before else None
-        if before and rule.noncurrent_days and (kept is None or rule.noncurrent_days < kept):
+        if rule.noncurrent_days and (kept is None or rule.noncurrent_days < kept):
             what = f"{consumer}: {rule.id}, replaced versions"
             ends = kept * durations.DAY if kept else None, rule.noncurrent_days * durations.DAY
             found.append(Shortening("minio", url, what, *ends, rule.prefix, bucket=name, versions=True))

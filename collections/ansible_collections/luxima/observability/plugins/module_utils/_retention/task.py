@@ -200,7 +200,7 @@ class Stores:
         if one.data.startswith(COPY):
             return _copies_beyond(self._arguments["backup"], one)
         if one.versions:
-            return {}
+            return measure.versions_beyond(self.storage(), one.bucket, one.subject, one.new)
         if one.store == "minio":
             return measure.objects_beyond(self.storage(), one.bucket, one.subject, one.new)
         return _rows_beyond(self._arguments["postgresql"], one)
@@ -284,7 +284,7 @@ def priced(stores: Stores, one: shorten.Shortening) -> Iterator[dict[str, str]]:
         yield shorten.described(one, f"unknown ({error})")
         return
     # A rule where none was, on a bucket without old objects, takes nothing: so does a first run.
-    first = one.old is None and one.store in ("minio", "postgresql") and not one.versions
+    first = one.old is None and one.store in ("minio", "postgresql")
     if not first or any(amount.values()):
         yield shorten.described(one, measure.words(amount) if amount else "not counted")
 
