@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import io
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,32 @@ def test_every_copy_is_a_state_of_its_own(live: ObjectServer, guest: Guest, tmp_
     assert "there is no copy 20000101T000000Z" in guest.refused(
         "restore", "--overwrite", "--copy", "20000101T000000Z", "minio"
     )
+
+
+def test_copies_that_are_not_there_any_more_are_missed(
+    live: ObjectServer, guest: Guest, tmp_path: Path
+) -> None:
+    """The disk of the copies is not mounted: a run that began anew would fill the one below it."""
+    filled(live)
+    disk, place = tmp_path / "disk", tmp_path / "copies"
+    job(guest, live, {"directory": str(place)})
+    guest.do("run", "minio")
+    place.rename(disk)
+    place.mkdir()
+    told = guest.refused("run", "minio")
+    assert f"{place}/minio/guest1 held 1 copies after the last run and holds none now" in told
+    assert "backup_adopt=true" in told
+    assert list(place.iterdir()) == []
+    place.rmdir()
+    disk.rename(place)
+    time.sleep(1.1)
+    guest.do("run", "minio")
+    assert guest.do("report")["minio"]["copies"] == 2
+    # Another target has none yet, which is as it should be; and what is gone for good is said to be.
+    job(guest, live, {"directory": str(disk)})
+    guest.do("run", "minio")
+    shutil.rmtree(disk)
+    guest.do("run", "--adopt", "minio")
 
 
 def test_a_killed_run_leaves_no_copy_and_the_next_goes_on(

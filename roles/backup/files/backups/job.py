@@ -80,6 +80,7 @@ class Backup(Job):
                 last_success=manifest["finished"],
                 size=manifest["size"],
                 added=copies.added,
+                place=copies.place,
                 copies=len(there),
                 oldest=moment(there[0]),
             )
@@ -94,6 +95,12 @@ class Backup(Job):
                 f"this guest has taken no copy yet, but {copies.place} holds {len(there)} of the one before it, the newest of {there[-1]}. "
                 f"Put it back: playbooks/restore.yml -e component={self.name}; or go on without it: playbooks/backup.yml -e component={self.name} -e backup_adopt=true"
             )
+        known = self.state()
+        if not there and known.get("copies") and known.get("place") == copies.place and not adopt:
+            raise JobError(
+                f"{copies.place} held {known['copies']} copies after the last run and holds none now. If a disk is not mounted there, mount it; "
+                f"if they are gone, begin anew: playbooks/backup.yml -e component={self.name} -e backup_adopt=true"
+            )
         while there and identity(began) == there[-1]:
             # A copy is named after its second.
             time.sleep(0.1)
@@ -103,13 +110,13 @@ class Backup(Job):
                 f"the newest copy is of {there[-1]}, later than this host's clock ({identity(began)})"
             )
         self._remember(series=self.state().get("series") or identity(began))
-        known = self._known(copies)
+        read = self._known(copies)
         with (self._folder / "progress.jsonl").open("a") as journal:
             journal.write("\n")  # a killed run may have left half a line
             for _round in range(ROUNDS):
                 with source.capture(self._folder) as entries:
                     version = source.version()
-                    files, gone = self._copy(copies, entries, known, journal)
+                    files, gone = self._copy(copies, entries, read, journal)
                 if not gone:
                     break
                 self.say(f"{self.name}: {len(gone)} objects vanished while they were read; looking again")
