@@ -303,7 +303,9 @@ def test_thursday_entries_of_a_file_that_only_its_group_reads(team: Team) -> Non
         "2026-01-01 boom password=***REDACTED***\n\tat shop.Main"
     ]
     team.edit(promtail_groups=None, promtail_extra_files=None)
-    team.change({("obs", "promtail"): "reloaded", ("agent1", "promtail"): "reloaded"})
+    # What it may not read any more, the process that was in the group must not either.
+    team.change({("obs", "promtail"): "reloaded", ("agent1", "promtail"): "restarted"}, predict=True)
+    assert "shop" not in team.site.on(team.agent1, "id -Gn promtail").split()
 
 
 def test_thursday_it_is_taken_back_on_one_host(team: Team) -> None:
@@ -424,7 +426,8 @@ def test_no_sample_was_missed(team: Team) -> None:
         for labels, values in series
     }
     # Restarted on purpose, twice each.
-    restarted = {("loki", "obs"), ("grafana", "obs"), ("node_exporter", "obs"), ("node_exporter", "agent1")}
+    restarted = {("loki", "obs"), ("grafana", "obs"), ("promtail", "agent1")}
+    restarted |= {("node_exporter", "obs"), ("node_exporter", "agent1")}
     assert {key for key, count in down.items() if count} <= restarted
     assert all(count <= 2 for key, count in down.items() if key[0] == "node_exporter")
 

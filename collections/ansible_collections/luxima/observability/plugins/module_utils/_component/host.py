@@ -272,6 +272,9 @@ class Host:
     def join(self, user: str, groups: list[str]) -> None:
         self.run(["usermod", "--append", "--groups", ",".join(groups), user])
 
+    def leave(self, user: str, group: str) -> None:
+        self.run(["gpasswd", "--delete", user, group])
+
     def directory(self, path: Path, spec: Json) -> None:
         self.folder(path)
         os.chown(path, self.uid(spec["owner"]), self.gid(spec["group"]))

@@ -59,6 +59,14 @@ def missing_groups(want: Mapping[str, Any], accounts: Mapping[str, Any]) -> list
     return [group for group in want["groups"] if group in accounts["groups"] and group not in have]
 
 
+def former_groups(want: Mapping[str, Any], old: Mapping[str, Any], accounts: Mapping[str, Any]) -> list[str]:
+    """Supplementary groups that the release before asked for, that this one does not, and that the user is still in."""
+    if want["user"] in ("root", "") or want["user"] != old.get("user"):
+        return []
+    have = accounts["users"].get(want["user"], [])
+    return [group for group in old.get("groups", []) if group not in want["groups"] and group in have]
+
+
 def make_plan(want: Mapping[str, Any], have: Mapping[str, Any], accounts: Mapping[str, Any]) -> Plan:
     """`have` is one component of a host's answer ({} when it is not there), `accounts` its users and groups."""
     old: Mapping[str, Any] = have.get("manifest") or {}
@@ -73,7 +81,9 @@ def make_plan(want: Mapping[str, Any], have: Mapping[str, Any], accounts: Mappin
     plan.validate = plan.release
 
     absent_user = want["user"] != "root" and want["user"] not in accounts["users"]
-    plan.user = absent_user or bool(missing_groups(want, accounts))
+    plan.user = (
+        absent_user or bool(missing_groups(want, accounts)) or bool(former_groups(want, old, accounts))
+    )
     kinds = {item["kind"] for item in drift}
     data = [item["path"] for item in want["directories"] if item.get("data", True)]
     plan.lost = [path for path in have.get("lost", []) if path in data]

@@ -21,7 +21,7 @@ from typing import Any
 
 from . import keys, needs, probe, state, story
 from .host import Host, HostError
-from .plan import Plan, make_plan, missing_groups
+from .plan import Plan, former_groups, make_plan, missing_groups
 from .words import said
 
 Json = dict[str, Any]
@@ -536,6 +536,9 @@ class Transaction:
             groups = missing_groups(want, answer)
             if groups:
                 host.join(user, groups)
+            old = answer["components"].get(self.name, {}).get("manifest") or {}
+            for group in former_groups(want, old, answer):
+                host.leave(user, group)
         ours = {
             *made.get("directories", []),
             *[spec["path"] for spec in want["directories"] if not Path(spec["path"]).exists()],

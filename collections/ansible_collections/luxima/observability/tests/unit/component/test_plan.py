@@ -6,7 +6,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.luxima.observability.plugins.module_utils._component.plan import make_plan
+from ansible_collections.luxima.observability.plugins.module_utils._component.plan import (
+    former_groups,
+    make_plan,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -194,9 +197,10 @@ def apply(plan: Any, want: Json, have: Json, host: Json) -> tuple[Json, Json]:
         service.update(active="active", exe_ok=True)
     users = {name: list(groups) for name, groups in host["users"].items()}
     if plan.user:
-        users.setdefault(want["user"], []).extend(
-            group for group in want["groups"] if group in host["groups"]
-        )
+        mine = users.setdefault(want["user"], [])
+        mine.extend(group for group in want["groups"] if group in host["groups"])
+        asked = old.get("groups", []) if old.get("user") == want["user"] else []
+        users[want["user"]] = [group for group in mine if group in want["groups"] or group not in asked]
     return {"manifest": found, "drift": drift, "unfinished": False, "service": service}, {
         **host,
         "users": users,
@@ -209,6 +213,17 @@ def _repaired(kind: str, plan: Any) -> bool:
             kind
         ]
     )
+
+
+def test_a_group_that_the_record_does_not_name_any_more_is_left() -> None:
+    want = manifest(user="toy", groups=["adm"])
+    host: Json = {"users": {"toy": ["toy", "adm", "video"]}, "groups": ["adm", "video"]}
+    have = serving(want)
+    plan = make_plan({**want, "groups": []}, have, host)
+    # It learns its groups when it starts. What somebody else gave it stays.
+    assert (plan.user, plan.activation) == (True, "restart")
+    assert former_groups({**want, "groups": []}, want, host) == ["adm"]
+    assert make_plan(want, have, host).user is False
 
 
 @settings(max_examples=400, deadline=None)
