@@ -623,6 +623,7 @@ def wishes(folder: Path) -> None:
             "state": "present",
             "manifest": building.manifest(record, files, {"toy": {**program, "tool": False}}, ""),
             "validate": [list(command) for command in record.validate],
+            "about": list(record.about),
             "environment": dict(record.environment),
             "value": len(found),
         }

@@ -190,6 +190,13 @@ CASES = [
         "keeps for",
     ),
     Case(
+        "a tenant without periods",
+        append(ALL, "platform_retention_tenants: {t2: null}\n"),
+        "platform_retention_tenants.t2",
+        "stg-data1",
+        "is nothing; write a mapping",
+    ),
+    Case(
         "foreign braces",
         host_vars(
             "stg-data1",

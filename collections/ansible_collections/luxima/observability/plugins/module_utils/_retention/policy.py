@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from .._content.faults import kind
 from . import durations, selectors
 
 STORES = ("prometheus", "loki", "tempo", "minio", "postgresql", "proxmox", "webhook")
@@ -88,7 +89,7 @@ class DataClass:
 def _as_mapping(value: Any, variable: str, faults: list[str]) -> dict[str, Any]:
     if isinstance(value, Mapping):
         return {str(key): item for key, item in value.items()}
-    faults.append(f"{variable}: must be a mapping, not {type(value).__name__}")
+    faults.append(f"{variable}: is {kind(value)}; write a mapping")
     return {}
 
 

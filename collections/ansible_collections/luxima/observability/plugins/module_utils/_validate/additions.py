@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from .._content.faults import kind
+
 _READ = re.compile(r"""lookup\(\s*['"]luxima\.observability\.together['"]\s*,\s*['"](\w+)['"]""")
 
 
@@ -49,6 +51,5 @@ def joined(name: str, values: Mapping[str, Any]) -> Any:
         return found
     for one, value in given.items():
         if not isinstance(value, list):
-            kind = "mapping" if isinstance(value, Mapping) else type(value).__name__
-            raise Clash(f"{one}: is a {kind}; {name} and what adds to it are lists")
+            raise Clash(f"{one}: is {kind(value)}; {name} and what adds to it are lists")
     return [item for value in given.values() for item in value]

@@ -119,6 +119,21 @@ def listen_address(value: Any) -> str:
     return f"{text!r} is no address to listen on; write an address without port or scheme, 0.0.0.0 for all"
 
 
+def own_address(value: Any) -> str:
+    """Where the parts of one server listen for each other, and call."""
+    text = str(value).strip("[]")
+    if _is_address(text) and ipaddress.ip_address(text).is_unspecified:
+        return f"{str(value)!r} is every address, and its parts cannot call each other there; write 127.0.0.1, or an address of the host"
+    return listen_address(value)
+
+
+def own_address_v4(value: Any) -> str:
+    """Of a server whose ring calls over IPv4 whatever it listens on."""
+    if ":" in str(value):
+        return f"{str(value)!r} is of IPv6, and its parts call each other over IPv4; write 127.0.0.1, which stays on the host"
+    return own_address(value)
+
+
 def address(value: Any) -> str:
     text = str(value)
     return "" if _is_address(text) else f"{text!r} is no address; a name does not do here"
@@ -228,6 +243,8 @@ ATTACHED: tuple[tuple[re.Pattern[str], Form], ...] = tuple(
         (r"(?:loki_alertmanager|tempo_remote_write)_urls", urls),
         (r"(?:prometheus|alertmanager|loki|blackbox_exporter|grafana)_path", path),
         (r"grafana_(?:prometheus|loki|tempo|alertmanager)|prometheus_alertmanagers|promtail_clients", connections),
+        (r"tempo_grpc_listen_address", own_address_v4),
+        (r"loki_grpc_listen_address", own_address),
         (r"\w+_listen_address|tempo_receiver_address", listen_address),
         (r"alertmanager_cluster_advertise_address", address),
         (r"\w+_bucket", bucket),

@@ -41,6 +41,7 @@ _CHANNEL: dict[str, dict[str, Any]] = {
     "categories": {"type": "list", "elements": "str"},
     "alerts": {"type": "list", "elements": "str"},
 }
+_INCOHERENT = "the retention policy is incoherent"
 _FOREIGN = re.compile(r"\{\{-?\s*[$.]")
 _UNSAFE = "text with braces of another language needs !unsafe before it, or a file of its own read by lookup('ansible.builtin.file', ...)"
 
@@ -114,7 +115,9 @@ def inspect(inventory: Inventory) -> Findings:
     site = relations.Site(inventory.groups, values, inventory.variables, inventory.roles, chosen)
     found.faults += relations.faults(site)
     found.risks += relations.risks(site)
-    found.faults += _retention(inventory, values)
+    incoherent = _retention(inventory, values)
+    # What only follows from those is not told beside them.
+    found.faults = [one for one in found.faults if not incoherent or one.text != _INCOHERENT] + incoherent
     found.risks += content.untold(values)
     for host, having in values.items():
         found.faults += content.check(host, having)
@@ -294,7 +297,7 @@ def explain(error: AnsibleError, source: Any) -> str:
     if innermost and innermost not in text:
         text = f"{text} {innermost}"
     if any(isinstance(cause, retention.IncoherentPolicy) for cause in causes):
-        return "the retention policy is incoherent"
+        return _INCOHERENT
     if any("yntax error" in str(cause) for cause in causes) or _FOREIGN.search(str(source)):
         return f"{text}; {_UNSAFE}"
     if any(isinstance(cause, AnsibleUndefinedVariable) for cause in causes):

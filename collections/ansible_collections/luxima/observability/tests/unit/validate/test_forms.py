@@ -42,6 +42,8 @@ FREE = re.compile(
         ("prometheus_alertmanagers", [[{"url": "http://x/a"}]], [[{"url": "x"}]]),
         ("loki_listen_address", ["0.0.0.0", "::", "[::]", "localhost", "192.0.2.1"],
          ["0.0.0.0:3100", "http://x", "256.1.1.1", "a b"]),
+        ("loki_grpc_listen_address", ["127.0.0.1", "::1"], ["0.0.0.0", "[::]", "x:1"]),
+        ("tempo_grpc_listen_address", ["127.0.0.1", "192.0.2.1"], ["::1", "0.0.0.0"]),
         ("alertmanager_cluster_advertise_address", ["192.0.2.1", "2001:db8::1"], ["host-1", "192.0.2.1:9094"]),
         ("loki_bucket", ["loki", "a.b-c1"], ["L", "Loki", "a..b", "-ab", "a_b"]),
         ("backup_target", [{"directory": "/x"}, {"url": "https://x", "bucket": "abc", "access_key": "k"}],
