@@ -115,14 +115,16 @@ class Transaction:
         self._switch(plan, want, staged)
 
     def _previous(self) -> None:
-        plan, want, target = self._way_back()
+        answer = state.read_state(self.name)
+        plan, want, target = self._way_back(answer)
         self._refuse_unmet(plan, want)
+        if plan.user:
+            self._accounts(want, answer)
         self._switch(plan, want, target)
         self.result["actions"] = _back_words(self.result["actions"])
 
-    def _way_back(self) -> tuple[Plan, Json, Path]:
+    def _way_back(self, answer: Json) -> tuple[Plan, Json, Path]:
         """The release before, its manifest, and what it takes to activate it."""
-        answer = state.read_state(self.name)
         have = answer["components"].get(self.name, {})
         if not have.get("manifest") or not have["previous"]:
             raise Refused(f"{self.name} has no previous release on this host")
@@ -208,7 +210,7 @@ class Transaction:
             self._done(self._remove(really=False))
             return self.result
         if self.request["state"] == "previous":
-            plan, want, target = self._way_back()
+            plan, want, target = self._way_back(state.read_state(self.name))
             self._done(_back_words(plan.actions))
             self.result["release"] = target.name
             self.result.update(_activated(plan))
